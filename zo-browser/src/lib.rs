@@ -1,0 +1,2 @@
+//! Browser of zo.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! HTTP face of zo.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! A personal AI agent inside any Rust program: the facade of zo.
+#![forbid(unsafe_code)]

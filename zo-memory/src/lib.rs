@@ -1,0 +1,2 @@
+//! Memory of zo: transcript, remember, recall, forget.
+#![forbid(unsafe_code)]

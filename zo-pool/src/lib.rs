@@ -1,0 +1,2 @@
+//! Compute pool and scheduler of zo.
+#![forbid(unsafe_code)]

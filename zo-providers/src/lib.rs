@@ -1,0 +1,2 @@
+//! Model providers of zo.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The skill attribute of zo-skills.
+#![forbid(unsafe_code)]
