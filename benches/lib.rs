@@ -1,1 +1,144 @@
-//! Shared pieces of the benches.
+//! What the benches share: a mock of a model server on loopback, and a reading of what this process has used.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// Environment variable that turns a bench program into the mock server of its parent.
+const SERVER: &str = "ZO_BENCH_SERVER";
+
+/// A mock of an OpenAI-compatible server in a process of its own, so that its CPU is not counted as the client's.
+#[derive(Debug)]
+pub struct MockServer {
+    child: Child,
+    /// Where it listens.
+    pub addr: SocketAddr,
+}
+
+impl MockServer {
+    /// Call this first in `main`: in the server process it never returns.
+    pub fn start() -> Self {
+        if std::env::var_os(SERVER).is_some() {
+            serve();
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .env(SERVER, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self { child, addr: line.trim().parse().unwrap() }
+    }
+}
+
+impl Drop for MockServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Answers `POST` requests: with a tool call when the conversation has no tool result yet, else with text. Streams where the
+/// request asks for it.
+fn serve() -> ! {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    println!("{}", listener.local_addr().unwrap());
+    // Ends with its parent, even one that was killed: its standard input closes then.
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(0);
+    });
+    loop {
+        let (socket, _) = listener.accept().unwrap();
+        std::thread::spawn(move || {
+            let _ = connection(socket);
+        });
+    }
+}
+
+fn connection(socket: TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut from = BufReader::new(socket.try_clone()?);
+    let mut to = socket;
+    let json = [answer(Say::Call, false), answer(Say::Text, false)];
+    let streamed = [answer(Say::Call, true), answer(Say::Text, true)];
+    loop {
+        let (mut length, mut line) = (0, String::new());
+        loop {
+            line.clear();
+            if from.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            if let Some(n) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = n.trim().parse().unwrap();
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        std::io::Read::read_exact(&mut from, &mut body)?;
+        let has = |needle: &[u8]| body.windows(needle.len()).any(|w| w == needle);
+        let done = has(br#""role":"tool""#);
+        let answers = if has(br#""stream":true"#) { &streamed } else { &json };
+        to.write_all(&answers[usize::from(done)])?;
+    }
+}
+
+#[derive(PartialEq)]
+enum Say {
+    Call,
+    Text,
+}
+
+fn answer(what: Say, stream: bool) -> Vec<u8> {
+    let call = what == Say::Call;
+    let delta = if call {
+        r#""role":"assistant","content":null,"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"add","arguments":"{\"a\":17,\"b\":23}"}}]"#
+    } else {
+        r#""role":"assistant","content":"The sum of 17 and 23 is 40.""#
+    };
+    let finish = if call { "tool_calls" } else { "stop" };
+    let usage = r#""usage":{"prompt_tokens":50,"completion_tokens":12,"total_tokens":62}"#;
+    if !stream {
+        let body = format!(
+            r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"mock","choices":[{{"index":0,"message":{{{delta}}},"finish_reason":"{finish}"}}],{usage}}}"#
+        );
+        return format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+            .into_bytes();
+    }
+    let frame = |inner: &str| {
+        format!(r#"data: {{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"mock",{inner}}}"#) + "\n\n"
+    };
+    let body = [
+        frame(&format!(r#""choices":[{{"index":0,"delta":{{{delta}}},"finish_reason":null}}]"#)),
+        frame(&format!(r#""choices":[{{"index":0,"delta":{{}},"finish_reason":"{finish}"}}]"#)),
+        frame(&format!(r#""choices":[],{usage}"#)),
+        "data: [DONE]\n\n".into(),
+    ]
+    .concat();
+    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+/// CPU time that all threads of this process have used, those that ended not counted.
+pub fn cpu() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
+    let nanos = tasks.filter_map(|t| {
+        let text = std::fs::read_to_string(t.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}
+
+/// Resident memory of this process in KiB.
+pub fn rss_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}

@@ -1,2 +1,78 @@
-//! A personal AI agent inside any Rust program: the facade of zo.
+//! A personal AI agent inside any Rust program: it answers, streams, runs your functions as tools, remembers, and continues
+//! where it stopped after a crash. Everything lives in the host's process and, by default, in one file.
+//!
+//! ```
+//! use zo_core::{Zo, providers::Offline, skill};
+//!
+//! /// Add two integers.
+//! #[skill(effect = "pure")]
+//! async fn add(
+//!     /// the first
+//!     a: i64,
+//!     /// the second
+//!     b: i64,
+//! ) -> i64 {
+//!     a + b
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let file = dir.path().join("bot.zo");
+//! let zo = Zo::builder()
+//!     .provider(Offline::default()) // leave it out to use what the environment offers
+//!     .file(file)
+//!     .skill(add())
+//!     .build()
+//!     .await?;
+//! let reply = zo.ask("a conversation", "Add 17 and 23").await?;
+//! assert!(reply.text.contains("40"), "{}", reply.text);
+//! # Ok::<(), zo_core::Error>(()) }).unwrap();
+//! ```
+//!
+//! # Where to look
+//! * [`Zo`]: what can be asked of an agent; [`ZoBuilder`]: how one is put together, with all defaults.
+//! * [`RunStream`] and [`RunEvent`]: following a run as it happens. [`Reply`]: what it leaves.
+//! * [`Zo::unfinished`] and [`Zo::resume`]: after a crash.
+//! * [`Ask`] and [`Cx`]: everything that can be said about one question, cancellation and budgets included.
+//! * [`Provider`], [`Skill`], [`MemoryStore`], [`Transcript`], [`Clock`]: the parts, each replaceable.
+//! * [`Machine`]: the loop without I/O.
+//! * [`schema`]: the check of tool arguments.
+//!
+//! # Features
+//! `openai`, `anthropic` (providers over HTTP), `skills` (`skill_fn`, `#[skill]`, `SKILL.md`), `memory` (conversations and
+//! long-term memory) are on by default. `providers` alone brings the embedded offline provider without any HTTP. With none
+//! of them there is still the agent with its journal, for parts of your own.
+//!
+//! # Runtime
+//! Tokio, with its time driver. Tools are spawned onto it; everything else runs in the caller's task.
 #![forbid(unsafe_code)]
+
+mod builder;
+mod builtin;
+mod driver;
+mod event;
+mod history;
+mod journal;
+mod machine;
+pub mod schema;
+mod stream;
+mod toolbox;
+mod zo;
+
+pub use builder::ZoBuilder;
+pub use driver::MEMORIES_HEADING;
+pub use event::{Reply, RunEvent, RunId, Unfinished};
+pub use machine::{Machine, STEP_LIMIT, Step};
+pub use stream::RunStream;
+pub use zo::{Ask, Zo};
+pub use zo_store as store;
+pub use zo_traits::*;
+
+#[cfg(feature = "memory")]
+pub use zo_memory as memory;
+#[cfg(feature = "providers")]
+pub use zo_providers as providers;
+#[cfg(feature = "skills")]
+pub use zo_skills as skills;
+#[cfg(feature = "skills")]
+pub use zo_skills::{skill, skill_fn};

@@ -1,0 +1,118 @@
+//! The JSON that people have on disk. A change that breaks one of these texts loses somebody's history: add a new case
+//! instead, and keep reading the old one.
+
+use serde_json::json;
+use zo_traits::{
+    Effect, FinishReason, Media, MediaSource, MemoryId, Message, Part, Replay, Response, Role, Scope, Text, Timestamp,
+    ToolCall, ToolResult, ToolSpec, ToolStatus, Usage,
+};
+
+/// `value` is written as `text`, and `text` is read as `value`.
+fn golden<T>(value: &T, text: &str)
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    assert_eq!(serde_json::to_string(value).unwrap(), text);
+    assert_eq!(&serde_json::from_str::<T>(text).unwrap(), value);
+}
+
+#[test]
+fn messages() {
+    golden(&Message::user("hi"), r#"{"role":"user","parts":[{"type":"text","text":"hi"}]}"#);
+    golden(
+        &Message {
+            role: Role::Assistant,
+            parts: vec![
+                Part::Reasoning(Text {
+                    text: "hm".into(),
+                    replay: Some(Replay::new("anthropic", json!({"signature": "c2ln"}))),
+                }),
+                Part::text("Let me look."),
+                Part::ToolCall(ToolCall::new("call_1", "weather", json!({"city": "Rome"}))),
+                Part::Opaque(Replay::new("openai.responses", json!({"type": "web_search_call"}))),
+                Part::Refusal(Text::new("no")),
+            ],
+        },
+        concat!(
+            r#"{"role":"assistant","parts":["#,
+            r#"{"type":"reasoning","text":"hm","replay":{"provider":"anthropic","data":{"signature":"c2ln"}}},"#,
+            r#"{"type":"text","text":"Let me look."},"#,
+            r#"{"type":"tool_call","id":"call_1","name":"weather","args":{"city":"Rome"}},"#,
+            r#"{"type":"opaque","provider":"openai.responses","data":{"type":"web_search_call"}},"#,
+            r#"{"type":"refusal","text":"no"}]}"#
+        ),
+    );
+    golden(
+        &Message::tool_results([ToolResult {
+            id: "call_1".into(),
+            name: "weather".into(),
+            status: ToolStatus::Ok,
+            content: "21 C".into(),
+            media: vec![Media {
+                media_type: "image/png".into(),
+                source: MediaSource::Base64("aGk=".into()),
+                name: None,
+            }],
+        }]),
+        concat!(
+            r#"{"role":"tool","parts":[{"type":"tool_result","id":"call_1","name":"weather","status":"ok","#,
+            r#""content":"21 C","media":[{"media_type":"image/png","source":{"base64":"aGk="}}]}]}"#
+        ),
+    );
+    golden(
+        &Part::Media(Media {
+            media_type: "application/pdf".into(),
+            source: MediaSource::Url("https://example.org/a.pdf".into()),
+            name: Some("a.pdf".into()),
+        }),
+        r#"{"type":"media","media_type":"application/pdf","source":{"url":"https://example.org/a.pdf"},"name":"a.pdf"}"#,
+    );
+}
+
+#[test]
+fn responses() {
+    let mut answer = Response::new(Message::assistant("x"), FinishReason::Length);
+    answer.usage = Usage::new(3, 4);
+    answer.model = Some("m".into());
+    golden(
+        &answer,
+        concat!(
+            r#"{"message":{"role":"assistant","parts":[{"type":"text","text":"x"}]},"finish":"length","#,
+            r#""usage":{"input":3,"output":4,"cache_read":0,"cache_write":0,"reasoning":0},"model":"m"}"#
+        ),
+    );
+}
+
+#[test]
+fn small_words() {
+    golden(&Timestamp(-5), "-5");
+    golden(&Scope::new("user/7"), r#""user/7""#);
+    golden(&MemoryId(0x12), r#""00000000000000000000000000000012""#);
+    golden(
+        &ToolSpec::new("t", "d", json!({"type": "object"})).effect(Effect::Pure),
+        r#"{"name":"t","description":"d","input":{"type":"object"},"effect":"pure","serial":false}"#,
+    );
+}
+
+#[test]
+fn what_a_newer_version_wrote_survives() {
+    for text in [
+        r#"{"role":"narrator","parts":[{"type":"hologram","depth":3,"nested":{"a":[1,null]}}]}"#,
+        r#"{"role":"assistant","parts":[{"type":"text","words":"a text part without its text"}]}"#,
+        r#"{"role":"tool","parts":[{"type":"tool_result","id":"1","name":"t","status":"teleported","content":""}]}"#,
+    ] {
+        let message: Message = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_value(&message).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+    }
+    assert_eq!(serde_json::from_str::<FinishReason>(r#""tired""#).unwrap(), FinishReason::Other("tired".into()));
+    assert_eq!(serde_json::to_string(&FinishReason::Other("tired".into())).unwrap(), r#""tired""#);
+}
+
+#[test]
+fn what_an_older_version_wrote_is_read() {
+    let spec: ToolSpec = serde_json::from_str(r#"{"name":"t","description":"d","input":{}}"#).unwrap();
+    assert_eq!((spec.effect, spec.serial), (Effect::AtMostOnce, false), "an unstated effect is the cautious one");
+    let result: ToolResult =
+        serde_json::from_str(r#"{"id":"1","name":"t","status":"ok","content":"x","later":true}"#).unwrap();
+    assert!(result.media.is_empty());
+}

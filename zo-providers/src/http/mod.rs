@@ -1,0 +1,315 @@
+//! HTTP for the providers: one connection pool each, time limits on the caller's clock, and the key, which is put in at
+//! the last moment as a sensitive header.
+//!
+//! Promises: no URL and no key in any error; redirects are not followed, so a key goes nowhere but where it was meant to;
+//! dropping a call or a stream closes its connection; an answer read to its end leaves the connection for the next.
+
+mod stream;
+mod tls;
+
+use crate::{
+    Secret,
+    wire::{Codec, Decoder, fault},
+};
+use reqwest::{
+    Body, Client, Method, Response, Url,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    redirect,
+};
+use std::{collections::VecDeque, error::Error as _, fmt, pin::pin, sync::OnceLock, task::Poll, time::Duration};
+use stream::{EventStream, Reader};
+use zo_traits::{BoxStream, Cx, Error, ErrorKind, Result, StreamEvent, stream_of};
+
+/// How long to wait for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the connection, TLS included. Measured by the machine's clock, whatever the caller's. 10 s.
+    pub connect: Duration,
+    /// From the start of the call to the first byte of the answer's body. 60 s.
+    pub first_byte: Duration,
+    /// Between two pieces of the answer; keep-alive comments and pings count as pieces. 180 s.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            first_byte: Duration::from_secs(60),
+            idle: Duration::from_secs(180),
+        }
+    }
+}
+
+/// Largest body that is read as a whole, in bytes.
+const MAX_BODY: usize = 64 << 20;
+/// How much of an error's body is read, in bytes.
+const MAX_ERROR: usize = 64 << 10;
+
+/// How a provider wants its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Auth {
+    /// `Authorization: Bearer ...`
+    #[cfg_attr(not(feature = "openai"), allow(dead_code))]
+    Bearer,
+    /// `x-api-key: ...`
+    #[cfg_attr(not(feature = "anthropic"), allow(dead_code))]
+    XApiKey,
+}
+
+/// One API: an address, a key, a pool.
+pub(crate) struct Http {
+    pub(crate) base: String,
+    pub(crate) key: Option<Secret>,
+    pub(crate) timeouts: Timeouts,
+    auth: Auth,
+    headers: Vec<(String, Secret)>,
+    client: OnceLock<Client>,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The base URL may hold a password; the host is enough to tell instances apart.
+        let host = Url::parse(&self.base).ok().and_then(|u| u.host_str().map(str::to_owned));
+        f.debug_struct("Http").field("host", &host).field("timeouts", &self.timeouts).finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub(crate) fn new(base: &str, auth: Auth, key: Option<Secret>) -> Self {
+        Self {
+            base: base.trim_end_matches('/').to_owned(),
+            key: key.filter(|k| !k.is_empty()),
+            timeouts: Timeouts::default(),
+            auth,
+            headers: Vec::new(),
+            client: OnceLock::new(),
+        }
+    }
+
+    /// Changes the set-up; the pool is made anew.
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        self.client = OnceLock::new();
+        change(&mut self);
+        self
+    }
+
+    pub(crate) fn set_base(&mut self, base: &str) {
+        base.trim_end_matches('/').clone_into(&mut self.base);
+    }
+
+    pub(crate) fn add_header(&mut self, name: &str, value: Secret) {
+        self.headers.push((name.to_owned(), value));
+    }
+
+    /// Posts a body and returns the events of the answer. What fails before the first piece of content is an `Err` of this
+    /// call, so that it may be retried.
+    pub(crate) async fn events<C: Codec + Unpin + 'static>(
+        &self,
+        cx: &Cx,
+        path: &str,
+        body: Vec<u8>,
+        codec: C,
+    ) -> Result<BoxStream<Result<StreamEvent>>> {
+        const OP: &str = "provider.stream";
+        let asked = cx.clock().monotonic();
+        let response = self.send(cx, OP, Method::POST, path, Some(body)).await?;
+        let json = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|v| v.to_ascii_lowercase().contains("json"));
+        let reader = Reader::new(cx, OP, self.timeouts, asked, body_of(response));
+        let mut decoder = Decoder::new(codec);
+        if json {
+            let (bytes, whole) = reader.collect(MAX_BODY).await?;
+            if !whole {
+                return Err(too_large(OP));
+            }
+            let mut events = VecDeque::new();
+            decoder.whole(&bytes, &mut events).map_err(|e| self.scrub(e))?;
+            return Ok(stream_of(events.into_iter().map(Ok)));
+        }
+        let mut stream = EventStream::new(reader, decoder, self.secrets());
+        stream.begin().await?;
+        Ok(Box::pin(stream))
+    }
+
+    /// Gets a JSON text.
+    pub(crate) async fn get(&self, cx: &Cx, op: &'static str, path: &str) -> Result<Vec<u8>> {
+        let asked = cx.clock().monotonic();
+        let response = self.send(cx, op, Method::GET, path, None).await?;
+        let (bytes, whole) =
+            Reader::new(cx, op, self.timeouts, asked, body_of(response)).collect(MAX_BODY).await?;
+        if whole { Ok(bytes) } else { Err(too_large(op)) }
+    }
+
+    async fn send(
+        &self,
+        cx: &Cx,
+        op: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Response> {
+        cx.check(op)?;
+        let url = Url::parse(&format!("{}{path}", self.base))
+            .ok()
+            .filter(|u| matches!(u.scheme(), "http" | "https"))
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, op, "the base URL is no http or https URL"))?;
+        let asked = cx.clock().monotonic();
+        let mut request = self.client(&url)?.request(method, url).headers(self.headers(op)?);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
+        }
+        let mut work = pin!(request.send());
+        let mut limit = cx.clock().sleep(self.timeouts.first_byte);
+        let sent = cx
+            .race(
+                op,
+                std::future::poll_fn(|task| {
+                    if let Poll::Ready(done) = work.as_mut().poll(task) {
+                        return Poll::Ready(Some(done));
+                    }
+                    limit.as_mut().poll(task).map(|()| None)
+                }),
+            )
+            .await?;
+        let response = match sent {
+            None => return Err(stream::no_first_byte(op, self.timeouts.first_byte)),
+            Some(Err(e)) => return Err(self.scrub(transport(op, e))),
+            Some(Ok(response)) => response,
+        };
+        let status = response.status().as_u16();
+        if (200..300).contains(&status) {
+            return Ok(response);
+        }
+        let headers = response.headers().clone();
+        let reader = Reader::new(cx, op, self.timeouts, asked, body_of(response));
+        let body = match reader.collect(MAX_ERROR).await {
+            Ok((body, _)) => body,
+            // Cancelled while reading is cancelled; anything else must not hide the status.
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            Err(_) => Vec::new(),
+        };
+        let mut fault = fault::classify(
+            status,
+            |name| headers.get(name).and_then(|v| v.to_str().ok()),
+            &String::from_utf8_lossy(&body),
+            cx.clock().now(),
+        );
+        if (300..400).contains(&status) {
+            fault.message = "the server redirects; redirects are not followed, correct the base URL".into();
+        }
+        Err(self.scrub(fault.into_error(op)))
+    }
+
+    fn headers(&self, op: &'static str) -> Result<HeaderMap> {
+        let mut out = HeaderMap::with_capacity(self.headers.len() + 1);
+        let mut put = |name: HeaderName, text: &str, what: &str| {
+            let mut value = HeaderValue::from_str(text).map_err(|_| {
+                Error::new(
+                    ErrorKind::Invalid,
+                    op,
+                    format_args!("{what} has characters that no header can hold (a line end, quotes of a word processor?)"),
+                )
+            })?;
+            value.set_sensitive(true);
+            out.insert(name, value);
+            Ok::<_, Error>(())
+        };
+        if let Some(key) = &self.key {
+            match self.auth {
+                Auth::Bearer => {
+                    let bearer = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
+                    put(AUTHORIZATION, &bearer, "the key")?;
+                }
+                Auth::XApiKey => put(HeaderName::from_static("x-api-key"), key.expose(), "the key")?,
+            }
+        }
+        for (name, value) in &self.headers {
+            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
+                Error::new(ErrorKind::Invalid, op, format_args!("{name:?} is no name of a header"))
+            })?;
+            put(header, value.expose(), name)?;
+        }
+        Ok(out)
+    }
+
+    fn client(&self, url: &Url) -> Result<&Client> {
+        if let Some(client) = self.client.get() {
+            return Ok(client);
+        }
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls::config(url.scheme() == "https")?)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(self.timeouts.connect)
+            .user_agent(concat!("zo/", env!("CARGO_PKG_VERSION")));
+        if is_loopback(url) {
+            // A proxy cannot know this machine's own ports.
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|e| transport("provider.connect", e))?;
+        Ok(self.client.get_or_init(|| client))
+    }
+
+    fn secrets(&self) -> Vec<Secret> {
+        // Short header values are words, not secrets.
+        let headers = self.headers.iter().map(|(_, v)| v).filter(|v| v.expose().len() >= 16);
+        self.key.iter().chain(headers).cloned().collect()
+    }
+
+    fn scrub(&self, e: Error) -> Error {
+        scrub(&self.secrets(), e)
+    }
+}
+
+/// The same error without any secret in its words.
+fn scrub(secrets: &[Secret], e: Error) -> Error {
+    let clean = secrets.iter().fold(e.message().to_owned(), |text, secret| secret.scrub(text));
+    if clean == e.message() {
+        return e;
+    }
+    let out = Error::new(e.kind(), e.op(), clean);
+    match e.retry_after() {
+        Some(wait) => out.with_retry_after(wait),
+        None => out,
+    }
+}
+
+fn body_of(response: Response) -> Body {
+    reqwest::Body::from(response)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(|h| {
+        h == "localhost"
+            || h.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    })
+}
+
+fn too_large(op: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, op, format_args!("the answer is larger than {MAX_BODY} bytes"))
+}
+
+/// A failure below HTTP, in words: what happened and its causes, never the URL.
+fn transport(op: &'static str, e: reqwest::Error) -> Error {
+    let kind = if e.is_timeout() {
+        ErrorKind::Timeout
+    } else if e.is_builder() {
+        ErrorKind::Invalid
+    } else {
+        ErrorKind::Unavailable
+    };
+    let e = e.without_url();
+    let (mut words, mut cause) = (e.to_string(), e.source());
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !words.contains(&text) {
+            words.push_str(": ");
+            words.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    Error::new(kind, op, words)
+}

@@ -1,0 +1,577 @@
+//! Bodies of chat completions.
+
+use crate::{
+    dialect::{Dialect, EffortField, SchemaField, TokensField},
+    wire::turns::{Turn, alias, args_object, blank, marked_system, media_note, media_url, merge_extra, result_text, turns},
+};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+use zo_traits::{
+    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolChoice, ToolResult, ToolSpec,
+};
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: Vec<Out<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<Tool<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    temperature: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_p: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_completion_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    stop: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_effort: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<Value>,
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Out<'a> {
+    role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Content<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<Cow<'a, str>>,
+    #[serde(flatten)]
+    replayed: Map<String, Value>,
+}
+
+impl<'a> Out<'a> {
+    fn new(role: &'static str, content: Option<Content<'a>>) -> Self {
+        Self {
+            role,
+            content,
+            reasoning_content: None,
+            tool_calls: Vec::new(),
+            tool_call_id: None,
+            replayed: Map::new(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Content<'a> {
+    Text(Cow<'a, str>),
+    Parts(Vec<Piece<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Piece<'a> {
+    Text { text: Cow<'a, str> },
+    ImageUrl { image_url: Url<'a> },
+    InputAudio { input_audio: Audio<'a> },
+    File { file: File<'a> },
+}
+
+#[derive(Serialize)]
+struct Url<'a> {
+    url: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Audio<'a> {
+    data: &'a str,
+    format: &'a str,
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    filename: &'a str,
+    file_data: Cow<'a, str>,
+}
+
+#[derive(Serialize)]
+struct Call<'a> {
+    id: Cow<'a, str>,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Function<'a>,
+}
+
+#[derive(Serialize)]
+struct Function<'a> {
+    name: &'a str,
+    arguments: String,
+}
+
+#[derive(Serialize)]
+struct Tool<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    function: Spec<'a>,
+}
+
+#[derive(Serialize)]
+struct Spec<'a> {
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    description: &'a str,
+    parameters: &'a Value,
+}
+
+/// The body of a streamed completion of `request` by `model`, for `dialect`; `family` names the replay data that may go back.
+///
+/// # Errors
+/// [`ErrorKind::Unsupported`] for media that chat completions have no place for; [`ErrorKind::Invalid`] for a conversation
+/// in which nobody says anything.
+pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -> Result<Vec<u8>> {
+    let reasons = is_reasoning_model(model);
+    let openai = dialect.effort == EffortField::ReasoningModels;
+    let mut messages = messages(request, dialect, family)?;
+    if messages.is_empty() {
+        return Err(Error::new(ErrorKind::Invalid, "openai.encode", "the request has no message with content"));
+    }
+    let response_format = request.output_schema.as_deref().map(|schema| match dialect.schema {
+        SchemaField::JsonSchema => {
+            let mut spec = json!({ "name": "answer", "schema": schema });
+            if let (true, Some(spec)) = (is_strict(schema), spec.as_object_mut()) {
+                spec.insert("strict".into(), Value::Bool(true));
+            }
+            json!({ "type": "json_schema", "json_schema": spec })
+        }
+        SchemaField::JsonObject => {
+            let ask = format!("Answer with one JSON object that obeys this JSON Schema, and nothing else:\n{schema}");
+            messages.insert(0, Out::new("system", Some(Content::Text(ask.into()))));
+            json!({ "type": "json_object" })
+        }
+    });
+    let effort = request.effort.as_ref().map(Effort::as_str);
+    let (max_tokens, max_completion_tokens) = match dialect.tokens {
+        TokensField::MaxTokens => (request.max_tokens, None),
+        TokensField::MaxCompletionTokens => (None, request.max_tokens),
+    };
+    // OpenAI's reasoning models refuse sampling parameters; they have none to set.
+    let sampled = !(openai && reasons);
+    let body = Body {
+        model,
+        messages,
+        tools: request.tools.iter().map(tool).collect(),
+        tool_choice: if request.tools.is_empty() { None } else { tool_choice(&request.tool_choice, dialect) },
+        temperature: request.temperature.filter(|_| sampled),
+        top_p: request.top_p.filter(|_| sampled),
+        max_tokens,
+        max_completion_tokens,
+        stop: &request.stop,
+        response_format,
+        reasoning_effort: effort.filter(|_| match dialect.effort {
+            EffortField::ReasoningEffort => true,
+            EffortField::ReasoningModels => reasons,
+            EffortField::None | EffortField::Reasoning => false,
+        }),
+        reasoning: effort
+            .filter(|_| dialect.effort == EffortField::Reasoning)
+            .map(|effort| json!({ "effort": effort })),
+        stream: true,
+        stream_options: dialect.stream_usage.then(|| json!({ "include_usage": true })),
+    };
+    merge_extra(&body, &request.extra)
+        .map_err(|e| Error::new(ErrorKind::Invalid, "openai.encode", format_args!("no JSON: {e}")))
+}
+
+fn messages<'a>(request: &'a Request, dialect: &Dialect, family: &str) -> Result<Vec<Out<'a>>> {
+    let (system, turns) = turns(&request.messages);
+    let mut out = Vec::with_capacity(request.messages.len() + 1);
+    if dialect.strict_turns {
+        if !system.is_empty() {
+            out.push(Out::new("system", Some(Content::Text(system.join("\n\n").into()))));
+        }
+    } else {
+        out.extend(system.into_iter().map(|t| Out::new("system", Some(Content::Text(t.into())))));
+    }
+    // Reasoning goes back only within the turn that is still going on: since the human last spoke.
+    let spoke = |(role, parts): &(&Role, Vec<&Part>)| {
+        **role == Role::User && parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
+    };
+    let asked = turns.iter().rposition(|t| matches!(t, Turn::Host { said, .. } if said.iter().any(spoke)));
+    for (at, turn) in turns.into_iter().enumerate() {
+        match turn {
+            Turn::Model(parts) => {
+                let going_on = dialect.replay_reasoning && asked.is_none_or(|asked| at > asked);
+                out.extend(model_turn(&parts, dialect, family, going_on));
+            }
+            Turn::Host { results, said } => host_turn(&results, &said, dialect, &mut out)?,
+        }
+    }
+    Ok(out)
+}
+
+fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning: bool) -> Option<Out<'a>> {
+    let mut out = Out::new("assistant", None);
+    let (mut text, mut thoughts) = (Cow::Borrowed(""), String::new());
+    for part in parts {
+        match part {
+            Part::Text(t) | Part::Refusal(t) => match text.is_empty() {
+                true => text = Cow::Borrowed(&t.text),
+                false => text.to_mut().push_str(&t.text),
+            },
+            Part::Reasoning(t) if reasoning && t.replay.as_ref().is_some_and(|r| r.provider == family) => {
+                thoughts.push_str(&t.text);
+            }
+            Part::ToolCall(call) => out.tool_calls.push(Call {
+                id: wire_id(&call.id, dialect),
+                kind: "function",
+                function: Function { name: &call.name, arguments: args_object(&call.args).to_string() },
+            }),
+            Part::Opaque(replay) if replay.provider == family => {
+                if let Value::Object(fields) = &replay.data {
+                    out.replayed.extend(fields.iter().map(|(k, v)| (k.clone(), v.clone())));
+                }
+            }
+            _ => {}
+        }
+    }
+    // The fields of a message that are ours are never replaced by replayed ones.
+    for own in ["role", "content", "tool_calls", "tool_call_id", "reasoning_content"] {
+        out.replayed.remove(own);
+    }
+    out.content = (!blank(&text)).then_some(Content::Text(text));
+    out.reasoning_content = (!thoughts.is_empty()).then_some(thoughts);
+    (out.content.is_some() || !out.tool_calls.is_empty()).then_some(out)
+}
+
+fn host_turn<'a>(
+    results: &[&'a ToolResult],
+    said: &[(&'a Role, Vec<&'a Part>)],
+    dialect: &Dialect,
+    out: &mut Vec<Out<'a>>,
+) -> Result<()> {
+    let mut shown: Vec<Piece<'a>> = Vec::new();
+    for result in results {
+        let mut text = result_text(result);
+        for media in &result.media {
+            // A tool message takes text only: pictures follow in a message of their own.
+            match piece(media) {
+                Ok(piece) => {
+                    shown.push(Piece::Text { text: format!("Result of {} ({}):", result.name, result.id).into() });
+                    shown.push(piece);
+                }
+                Err(_) => text = Cow::Owned(format!("{text}\n{}", media_note(media))),
+            }
+        }
+        let mut message = Out::new("tool", Some(Content::Text(text)));
+        message.tool_call_id = Some(wire_id(&result.id, dialect));
+        out.push(message);
+    }
+    let mut users: Vec<Vec<Piece<'a>>> = Vec::new();
+    if !shown.is_empty() {
+        users.push(shown);
+    }
+    for (role, parts) in said {
+        if **role == Role::System && !dialect.strict_turns {
+            for text in parts.iter().filter_map(|p| p.as_text()).filter(|t| !blank(t)) {
+                flush(&mut users, out);
+                out.push(Out::new("system", Some(Content::Text(text.into()))));
+            }
+            continue;
+        }
+        let mut pieces = Vec::new();
+        for part in parts {
+            match part {
+                Part::Text(t) | Part::Refusal(t) if blank(&t.text) => {}
+                Part::Text(t) | Part::Refusal(t) => pieces.push(Piece::Text {
+                    text: if **role == Role::System {
+                        marked_system(&t.text).into()
+                    } else {
+                        Cow::Borrowed(&t.text)
+                    },
+                }),
+                Part::Media(media) => pieces.push(piece(media)?),
+                _ => {}
+            }
+        }
+        match users.last_mut() {
+            _ if pieces.is_empty() => {}
+            Some(last) if dialect.strict_turns => {
+                last.push(Piece::Text { text: "\n\n".into() });
+                last.append(&mut pieces);
+            }
+            _ => users.push(pieces),
+        }
+    }
+    flush(&mut users, out);
+    Ok(())
+}
+
+fn flush<'a>(users: &mut Vec<Vec<Piece<'a>>>, out: &mut Vec<Out<'a>>) {
+    for mut pieces in users.drain(..) {
+        // Text alone goes as one string, which every server takes; many take nothing else.
+        let content = if pieces.iter().all(|p| matches!(p, Piece::Text { .. })) {
+            let mut texts = pieces.drain(..).filter_map(|p| if let Piece::Text { text } = p { Some(text) } else { None });
+            let first = texts.next().unwrap_or_default();
+            Content::Text(texts.fold(first, |mut all, next| {
+                all.to_mut().push_str(&next);
+                all
+            }))
+        } else {
+            pieces.retain(|p| !matches!(p, Piece::Text { text } if blank(text)));
+            Content::Parts(pieces)
+        };
+        out.push(Out::new("user", Some(content)));
+    }
+}
+
+fn piece(media: &Media) -> Result<Piece<'_>> {
+    let refuse = || {
+        Error::new(
+            ErrorKind::Unsupported,
+            "openai.encode",
+            format_args!("chat completions take no {} here", media.media_type),
+        )
+    };
+    let url = || media_url(media).ok_or_else(refuse);
+    Ok(match (media.media_type.as_str(), &media.source) {
+        (kind, _) if kind.starts_with("image/") => Piece::ImageUrl { image_url: Url { url: url()? } },
+        ("audio/wav" | "audio/x-wav", MediaSource::Base64(data)) => {
+            Piece::InputAudio { input_audio: Audio { data, format: "wav" } }
+        }
+        ("audio/mpeg" | "audio/mp3", MediaSource::Base64(data)) => {
+            Piece::InputAudio { input_audio: Audio { data, format: "mp3" } }
+        }
+        ("application/pdf", MediaSource::Base64(_)) => Piece::File {
+            file: File { filename: media.name.as_deref().unwrap_or("file.pdf"), file_data: url()? },
+        },
+        _ => return Err(refuse()),
+    })
+}
+
+fn tool(spec: &ToolSpec) -> Tool<'_> {
+    Tool {
+        kind: "function",
+        function: Spec { name: &spec.name, description: &spec.description, parameters: &spec.input },
+    }
+}
+
+fn tool_choice(choice: &ToolChoice, dialect: &Dialect) -> Option<Value> {
+    match choice {
+        ToolChoice::None => Some("none".into()),
+        ToolChoice::Required => Some(dialect.required.into()),
+        ToolChoice::Tool(name) => Some(json!({ "type": "function", "function": { "name": name } })),
+        _ => None,
+    }
+}
+
+/// OpenAI refuses ids of more than 40 characters, Mistral all but nine letters or digits. Another provider's id may be
+/// anything; call and result get the same stand-in.
+fn wire_id<'a>(id: &'a str, dialect: &Dialect) -> Cow<'a, str> {
+    let fits = if dialect.short_ids {
+        id.len() == 9 && id.bytes().all(|b| b.is_ascii_alphanumeric())
+    } else {
+        !id.is_empty() && id.len() <= 40
+    };
+    match (fits, dialect.short_ids) {
+        (true, _) => Cow::Borrowed(id),
+        (false, true) => Cow::Owned(alias(id, 9)),
+        (false, false) => Cow::Owned(format!("call_{}", alias(id, 20))),
+    }
+}
+
+/// OpenAI's reasoning models, by name: `o1`, `o3-mini`, `gpt-5`, a provider's prefix before it.
+fn is_reasoning_model(model: &str) -> bool {
+    let name = model.rsplit('/').next().unwrap_or(model);
+    let o_series = name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    o_series || (name.starts_with("gpt-5") && !name.contains("chat"))
+}
+
+/// Does a schema already obey the rules of strict mode: every object closed, every property required? Only then is strict
+/// mode asked for; bending a schema to fit would change what it means.
+fn is_strict(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => {
+            let object = map.get("type").is_some_and(|t| t == "object") || map.contains_key("properties");
+            let closed = !object
+                || map.get("additionalProperties") == Some(&Value::Bool(false))
+                    && map.get("properties").and_then(Value::as_object).is_some_and(|properties| {
+                        let required = map.get("required").and_then(Value::as_array);
+                        properties.keys().all(|k| required.is_some_and(|r| r.iter().any(|r| r == k.as_str())))
+                    });
+            closed && map.iter().filter(|(k, _)| !matches!(k.as_str(), "enum" | "const" | "default")).all(|(_, v)| is_strict(v))
+        }
+        Value::Array(items) => items.iter().all(is_strict),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use zo_traits::{Message, Replay, Text, ToolCall, ToolStatus};
+
+    fn body(request: &Request, dialect: &str) -> Value {
+        let dialect = Dialect::named(dialect).unwrap();
+        serde_json::from_slice(&encode(request, "m", dialect, dialect.id).unwrap()).unwrap()
+    }
+
+    fn call(id: &str) -> ToolCall {
+        ToolCall::new(id, "f", json!({"a": 1}))
+    }
+
+    fn talk() -> Request {
+        let calls = [call("c1"), call("c2")];
+        let mut results: Vec<_> = calls.iter().map(|c| ToolResult::new(c, ToolStatus::Ok, "fine")).collect();
+        results[1].content.clear();
+        let reasoning = Text { text: "hm".into(), replay: Some(Replay::new("deepseek", json!({}))) };
+        let mut parts = vec![Part::Reasoning(reasoning), Part::text("on it")];
+        parts.extend(calls.map(Part::ToolCall));
+        parts.push(Part::Opaque(Replay::new("openrouter", json!({"reasoning_details": [1]}))));
+        Request::new(
+            "",
+            [
+                Message::system("be brief"),
+                Message::user("go"),
+                Message { role: Role::Assistant, parts },
+                Message::tool_results(results),
+                Message::system("note"),
+                Message::user(""),
+            ],
+        )
+    }
+
+    #[test]
+    fn a_conversation_in_order() {
+        assert_eq!(
+            body(&talk(), "openai")["messages"],
+            json!([
+                {"role": "system", "content": "be brief"},
+                {"role": "user", "content": "go"},
+                {"role": "assistant", "content": "on it", "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
+                    {"id": "c2", "type": "function", "function": {"name": "f", "arguments": "{\"a\":1}"}},
+                ]},
+                {"role": "tool", "content": "fine", "tool_call_id": "c1"},
+                {"role": "tool", "content": "(no output)", "tool_call_id": "c2"},
+                {"role": "system", "content": "note"},
+            ])
+        );
+    }
+
+    #[test]
+    fn replay_goes_to_its_own_family_only() {
+        assert_eq!(body(&talk(), "deepseek")["messages"][2]["reasoning_content"], "hm");
+        assert_eq!(body(&talk(), "openrouter")["messages"][2]["reasoning_details"], json!([1]));
+        let plain = body(&talk(), "openai")["messages"][2].clone();
+        assert!(plain.get("reasoning_content").is_none() && plain.get("reasoning_details").is_none());
+        let mut later = talk();
+        later.messages.push(Message::user("next question"));
+        assert!(body(&later, "deepseek")["messages"][2].get("reasoning_content").is_none());
+    }
+
+    #[test]
+    fn strict_turns_keep_system_text_in_front_and_roles_apart() {
+        let m = body(&talk(), "mistral")["messages"].clone();
+        assert_eq!(m[5], json!({"role": "user", "content": "<system>\nnote\n</system>"}));
+        let id = m[3]["tool_call_id"].as_str().unwrap();
+        assert_eq!(id.len(), 9);
+        assert_eq!(m[2]["tool_calls"][0]["id"], id);
+    }
+
+    #[test]
+    fn odd_arguments_and_long_ids_never_brick_a_conversation() {
+        let mut odd = call(&"x".repeat(80));
+        odd.args = Value::String("{\"a\":".into());
+        let r = Request::new(
+            "",
+            [
+                Message { role: Role::Assistant, parts: vec![Part::ToolCall(odd.clone())] },
+                Message::tool_results([ToolResult::new(&odd, ToolStatus::Error, "not JSON")]),
+            ],
+        );
+        let b = body(&r, "openai");
+        let sent = &b["messages"][0]["tool_calls"][0];
+        let args: Value = serde_json::from_str(sent["function"]["arguments"].as_str().unwrap()).unwrap();
+        assert_eq!(args, json!({"invalid_arguments": "{\"a\":"}));
+        assert!(sent["id"].as_str().unwrap().len() <= 40);
+        assert_eq!(sent["id"], b["messages"][1]["tool_call_id"]);
+    }
+
+    #[test]
+    fn parameters_follow_the_dialect() {
+        let mut r = Request::new("", [Message::user("x")]);
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        r.tool_choice = ToolChoice::Required;
+        (r.max_tokens, r.temperature, r.effort) = (Some(7), Some(0.7), Some(Effort::Low));
+        r.output_schema = Some(Arc::new(json!({"type": "object", "properties": {"a": {}}, "required": ["a"],
+            "additionalProperties": false})));
+        let openai = body(&r, "openai");
+        assert_eq!(openai["max_completion_tokens"], 7);
+        assert_eq!(openai["temperature"], json!(0.7));
+        assert_eq!(openai["tool_choice"], "required");
+        assert_eq!(openai["response_format"]["json_schema"]["strict"], true);
+        assert_eq!(openai["stream_options"]["include_usage"], true);
+        assert!(openai.get("reasoning_effort").is_none(), "not for a model that does not reason");
+        let row = Dialect::named("openai").unwrap();
+        let o3: Value = serde_json::from_slice(&encode(&r, "o3-mini", row, "openai").unwrap()).unwrap();
+        assert_eq!(o3["reasoning_effort"], "low");
+        assert!(o3.get("temperature").is_none());
+        let mistral = body(&r, "mistral");
+        assert_eq!((&mistral["max_tokens"], &mistral["tool_choice"]), (&json!(7), &json!("any")));
+        assert!(mistral.get("stream_options").is_none());
+        let deepseek = body(&r, "deepseek");
+        assert_eq!(deepseek["response_format"], json!({"type": "json_object"}));
+        assert!(deepseek["messages"][0]["content"].as_str().unwrap().contains("additionalProperties"));
+        assert_eq!(body(&r, "openrouter")["reasoning"]["effort"], "low");
+    }
+
+    #[test]
+    fn extra_wins_and_the_bytes_are_stable() {
+        let mut r = talk();
+        let row = Dialect::named("openai").unwrap();
+        let once = encode(&r, "m", row, "openai").unwrap();
+        assert_eq!(once, encode(&r.clone(), "m", row, "openai").unwrap());
+        assert!(once.starts_with(b"{\"model\":\"m\",\"messages\":["));
+        r.extra.insert("model".into(), "other".into());
+        r.extra.insert("seed".into(), 7.into());
+        let b = body(&r, "openai");
+        assert_eq!((&b["model"], &b["seed"]), (&json!("other"), &json!(7)));
+    }
+
+    #[test]
+    fn media() {
+        let media = |kind: &str| {
+            Part::Media(Media { media_type: kind.into(), source: MediaSource::Base64("QUJD".into()), name: None })
+        };
+        let of = |part: Part| Request::new("", [Message { role: Role::User, parts: vec![Part::text("see"), part] }]);
+        let b = body(&of(media("image/png")), "openai");
+        assert_eq!(b["messages"][0]["content"][1]["image_url"]["url"], "data:image/png;base64,QUJD");
+        let e = encode(&of(media("video/mp4")), "m", &Dialect::PLAIN, "x").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unsupported);
+        let mut r = talk();
+        if let Part::ToolResult(result) = &mut r.messages[3].parts[0] {
+            result.media.push(Media {
+                media_type: "image/png".into(),
+                source: MediaSource::Url("https://x/y.png".into()),
+                name: None,
+            });
+        }
+        let m = body(&r, "openai")["messages"].clone();
+        assert_eq!(m[5]["role"], "user", "pictures of a result follow all results: {m}");
+        assert_eq!(m[5]["content"][1]["image_url"]["url"], "https://x/y.png");
+    }
+
+    #[test]
+    fn nothing_to_say_is_an_error() {
+        let e = encode(&Request::new("", [Message::user("  ")]), "m", &Dialect::PLAIN, "x").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Invalid);
+    }
+}

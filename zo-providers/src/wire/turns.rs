@@ -1,0 +1,155 @@
+//! A conversation as an API wants it: who speaks in turns, tool results right after the calls that they answer.
+
+use serde_json::Value;
+use std::borrow::Cow;
+use zo_traits::{Media, MediaSource, Message, Part, Role, ToolResult, ToolStatus};
+
+/// A run of messages that belong together.
+#[derive(Debug)]
+pub(crate) enum Turn<'a> {
+    /// The model's, however many messages it was kept in.
+    Model(Vec<&'a Part>),
+    /// Everybody else's: first the results of the model's calls, then what was said, each with its role.
+    Host { results: Vec<&'a ToolResult>, said: Vec<(&'a Role, Vec<&'a Part>)> },
+}
+
+/// Splits off the system text that stands before everything else, and groups the rest.
+///
+/// An API takes tool results only directly behind the calls, so they go before whatever else was said in between.
+pub(crate) fn turns(messages: &[Message]) -> (Vec<&str>, Vec<Turn<'_>>) {
+    let lead = messages.iter().take_while(|m| m.role == Role::System).count();
+    let (system, rest) = messages.split_at(lead);
+    let system = system.iter().flat_map(|m| &m.parts).filter_map(Part::as_text).filter(|t| !blank(t)).collect();
+    let mut out: Vec<Turn<'_>> = Vec::new();
+    for message in rest {
+        if message.role == Role::Assistant {
+            match out.last_mut() {
+                Some(Turn::Model(parts)) => parts.extend(&message.parts),
+                _ => out.push(Turn::Model(message.parts.iter().collect())),
+            }
+            continue;
+        }
+        if !matches!(out.last(), Some(Turn::Host { .. })) {
+            out.push(Turn::Host { results: Vec::new(), said: Vec::new() });
+        }
+        if let Some(Turn::Host { results, said }) = out.last_mut() {
+            results.extend(message.results());
+            let parts: Vec<_> = message.parts.iter().filter(|p| !matches!(p, Part::ToolResult(_))).collect();
+            if !parts.is_empty() {
+                said.push((&message.role, parts));
+            }
+        }
+    }
+    (system, out)
+}
+
+/// Nothing but white space: APIs refuse such text.
+pub(crate) fn blank(text: &str) -> bool {
+    text.trim().is_empty()
+}
+
+/// System text in the middle of a conversation, for wires that have no place for it there.
+pub(crate) fn marked_system(text: &str) -> String {
+    format!("<system>\n{text}\n</system>")
+}
+
+/// What the model reads of a result. Never empty.
+pub(crate) fn result_text(result: &ToolResult) -> Cow<'_, str> {
+    if !blank(&result.content) {
+        return Cow::Borrowed(&result.content);
+    }
+    Cow::Borrowed(match &result.status {
+        ToolStatus::Ok => "(no output)",
+        ToolStatus::Error => "failed, without saying why",
+        ToolStatus::Unknown => "interrupted: it may or may not have happened",
+        ToolStatus::Cancelled => "cancelled",
+        ToolStatus::Denied => "denied",
+        other => return Cow::Owned(other.to_string()),
+    })
+}
+
+/// Stands for a file that the API cannot take, so that the model knows of it.
+pub(crate) fn media_note(media: &Media) -> String {
+    format!("[{} {} is not shown]", media.media_type, media.name.as_deref().unwrap_or("file"))
+}
+
+/// A link, or the bytes as a `data:` URL (RFC 2397).
+pub(crate) fn media_url(media: &Media) -> Option<Cow<'_, str>> {
+    match &media.source {
+        MediaSource::Url(url) => Some(Cow::Borrowed(url)),
+        MediaSource::Base64(data) => Some(Cow::Owned(format!("data:{};base64,{data}", media.media_type))),
+        _ => None,
+    }
+}
+
+/// Arguments as an API takes them back: an object. What the model wrote instead of one goes into a field that says so, since
+/// many servers refuse the whole conversation over arguments that they cannot parse.
+pub(crate) fn args_object(args: &Value) -> Cow<'_, Value> {
+    match args {
+        Value::Object(_) => Cow::Borrowed(args),
+        Value::Null => Cow::Owned(Value::Object(serde_json::Map::new())),
+        other => Cow::Owned(serde_json::json!({ "invalid_arguments": other })),
+    }
+}
+
+/// `len` letters and digits that stand for `id`: for APIs that are picky about ids which another provider made.
+pub(crate) fn alias(id: &str, len: usize) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    // FNV-1a, twice over, so that 64 bits are well mixed.
+    let hash = |seed: u64| {
+        id.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    };
+    let mut n = (u128::from(hash(0xcbf2_9ce4_8422_2325)) << 64) | u128::from(hash(0x9e37_79b9_7f4a_7c15));
+    (0..len)
+        .map(|_| {
+            let digit = usize::try_from(n % 62).unwrap_or(0);
+            n /= 62;
+            char::from(DIGITS.get(digit).copied().unwrap_or(b'0'))
+        })
+        .collect()
+}
+
+/// Puts the caller's own fields over an encoded body. They win.
+pub(crate) fn merge_extra(
+    body: &impl serde::Serialize,
+    extra: &serde_json::Map<String, Value>,
+) -> serde_json::Result<Vec<u8>> {
+    let bytes = serde_json::to_vec(body)?;
+    if extra.is_empty() {
+        return Ok(bytes);
+    }
+    let mut map: serde_json::Map<String, Value> = serde_json::from_slice(&bytes)?;
+    map.extend(extra.iter().map(|(k, v)| (k.clone(), v.clone())));
+    serde_json::to_vec(&map)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zo_traits::ToolCall;
+
+    #[test]
+    fn results_come_first_whatever_was_said_in_between() {
+        let call = ToolCall::new("c1", "f", serde_json::json!({}));
+        let messages = [
+            Message::system("a"),
+            Message::system(" "),
+            Message { role: Role::Assistant, parts: vec![Part::ToolCall(call.clone())] },
+            Message::user("wait"),
+            Message::tool_results([ToolResult::new(&call, ToolStatus::Ok, "1")]),
+            Message::system("note"),
+        ];
+        let (system, turns) = turns(&messages);
+        assert_eq!(system, ["a"]);
+        let [Turn::Model(_), Turn::Host { results, said }] = &turns[..] else { panic!("{turns:?}") };
+        assert_eq!((results.len(), said.len()), (1, 2));
+    }
+
+    #[test]
+    fn aliases_are_stable_and_apart() {
+        assert_eq!(alias("call_1", 9), alias("call_1", 9));
+        let many: std::collections::HashSet<_> = (0..10_000).map(|n| alias(&format!("call_{n}"), 9)).collect();
+        assert_eq!(many.len(), 10_000);
+        assert!(alias("x", 9).chars().all(|c| c.is_ascii_alphanumeric()) && alias("x", 9).len() == 9);
+    }
+}
