@@ -11,9 +11,13 @@ const TRIPS: u64 = 16;
 
 fn round_trips(c: &mut Criterion) {
     let mut group = c.benchmark_group("agent");
-    for (name, runtime) in [
-        ("current_thread", tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()),
-        ("multi_thread", tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()),
+    let current = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let multi = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // Asked from outside the runtime's workers, each tool is a hop to another thread and back.
+    for (name, runtime, inside) in [
+        ("current_thread", current(), false),
+        ("multi_thread_in_a_task", multi(), true),
+        ("multi_thread_from_outside", multi(), false),
     ] {
         let model = Scripted::by_unrecorded(|r| {
             if r.messages.iter().filter(|m| m.role == Role::Tool).count() as u64 == TRIPS {
@@ -43,10 +47,11 @@ fn round_trips(c: &mut Criterion) {
             b.to_async(&runtime).iter(|| {
                 n += 1;
                 let (zo, conversation) = (zo.clone(), n.to_string());
-                async move {
+                let work = async move {
                     zo.ask(&conversation, "go").await.unwrap();
                     zo.transcript().unwrap().delete(&zo_core::Cx::default(), &conversation).await.unwrap();
-                }
+                };
+                async move { if inside { tokio::spawn(work).await.unwrap() } else { work.await } }
             });
         });
     }

@@ -17,7 +17,13 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let base = format!("http://{}/v1", server.addr);
-        let client = reqwest::Client::new();
+        // The same TLS as zo's, though the mock speaks plain HTTP: without one no client can be built.
+        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
         let plain = agent(&base, None).await;
         let dir = tempfile::tempdir().unwrap();
         let durable = agent(&base, Some(dir.path().join("bench.zo"))).await;

@@ -10,16 +10,13 @@ async fn main() -> Result<()> {
     let file = std::env::temp_dir().join(format!("quickstart-{}.zo", std::process::id()));
     let zo = open(&file).await?;
     println!("{}\n", zo.model_choice());
-    if question.is_empty() {
-        say(&zo, "today", "Remember that my cat is called Miso.").await?;
-        say(&zo, "today", "What is 17 times 23?").await?;
-        drop(zo); // Now the file is all that is left.
-        say(&open(&file).await?, "tomorrow", "What is my cat called?").await?;
-    } else {
-        say(&zo, "today", &question).await?;
+    if !question.is_empty() {
+        return say(&zo, "today", &question).await;
     }
-    let _ = std::fs::remove_file(&file);
-    Ok(())
+    say(&zo, "today", "Remember that my cat is called Miso.").await?;
+    say(&zo, "today", "What is 17 times 23?").await?;
+    drop(zo); // Now the file is all that is left.
+    say(&open(&file).await?, "tomorrow", "What is my cat called?").await
 }
 
 async fn open(file: &Path) -> Result<Zo> {

@@ -37,6 +37,4 @@ mod varint;
 pub use memory::Memory;
 pub use ram::RamTranscript;
 pub use transcript::{StoreTranscript, append_in};
-pub use zo_traits::{
-    Forget, MemoryId, MemoryStore, Message, NewMemory, Recall, Recalled, Scope, Transcript,
-};
+pub use zo_traits::{Forget, MemoryId, MemoryStore, Message, NewMemory, Recall, Recalled, Scope, Transcript};

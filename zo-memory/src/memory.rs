@@ -9,7 +9,8 @@ use crate::{
 use std::ops::ControlFlow;
 use zo_store::{Scan, Store, Tx, key::Key};
 use zo_traits::{
-    Cx, Error, ErrorKind, Forget, MemoryId, MemoryStore, NewMemory, Recall, Recalled, Result, Scope, async_trait,
+    Cx, Error, ErrorKind, Forget, MemoryId, MemoryStore, NewMemory, Recall, Recalled, Result, Scope,
+    async_trait,
 };
 
 const SCHEMA: u32 = 1;

@@ -1,4 +1,4 @@
-//! Word stems: the Porter2 algorithm for English (Snowball's `english`, as published by Martin Porter).
+//! Word stems: the Porter2 algorithm for English (Snowball's `english`, as of its version 3).
 //!
 //! Works on lower-case ASCII words; anything else stays as it is.
 
@@ -63,7 +63,10 @@ impl Stemmer {
             }
             after_vowel = is_vowel(*b);
         }
-        let prefix = [&b"gener"[..], b"commun", b"arsen"].into_iter().find(|p| marked.starts_with(p));
+        // Stems that would be cut too short: general, communism, interval.
+        const WHOLE: [&[u8]; 9] =
+            [b"arsen", b"commun", b"emerg", b"gener", b"inter", b"later", b"organ", b"past", b"univers"];
+        let prefix = WHOLE.into_iter().find(|p| marked.starts_with(p));
         let r1 = prefix.map_or_else(|| Self::region(&marked, 0), <[u8]>::len);
         let r2 = Self::region(&marked, r1);
         Self { word: marked, r1, r2 }
@@ -127,7 +130,15 @@ impl Stemmer {
         self.step_1a();
         let whole = matches!(
             self.word.as_slice(),
-            b"inning" | b"outing" | b"canning" | b"herring" | b"earring" | b"proceed" | b"exceed" | b"succeed"
+            b"inning"
+                | b"outing"
+                | b"canning"
+                | b"herring"
+                | b"earring"
+                | b"evening"
+                | b"proceed"
+                | b"exceed"
+                | b"succeed"
         );
         if whole {
             return;
@@ -154,17 +165,17 @@ impl Stemmer {
 
     fn step_1b(&mut self) {
         match self.suffix(&["eedly", "ingly", "edly", "eed", "ing", "ed"]) {
-            Some(s @ ("eed" | "eedly")) => {
-                if self.stem_len(s) >= self.r1 {
-                    self.replace(s, "ee");
-                }
-            }
+            Some(s @ ("eed" | "eedly")) if self.stem_len(s) >= self.r1 => self.replace(s, "ee"),
+            Some("eed" | "eedly") => {}
             Some(s) if self.has_vowel(self.stem_len(s)) => {
                 self.cut(s);
                 if self.suffix(&["at", "bl", "iz"]).is_some() {
                     self.word.push(b'e');
                 } else if self.suffix(&["bb", "dd", "ff", "gg", "mm", "nn", "pp", "rr", "tt"]).is_some() {
-                    self.word.pop();
+                    // But not of add, egg and off.
+                    if !matches!(self.word.as_slice(), [b'a' | b'e' | b'o', _, _]) {
+                        self.word.pop();
+                    }
                 } else if self.r1 >= self.word.len() && self.short_syllable(self.word.len()) {
                     self.word.push(b'e');
                 }
@@ -182,7 +193,7 @@ impl Stemmer {
     }
 
     fn step_2(&mut self) {
-        const RULES: [(&str, &str); 22] = [
+        const RULES: [(&str, &str); 23] = [
             ("ational", "ate"),
             ("fulness", "ful"),
             ("iveness", "ive"),
@@ -197,6 +208,7 @@ impl Stemmer {
             ("entli", "ent"),
             ("fulli", "ful"),
             ("iviti", "ive"),
+            ("ogist", "og"),
             ("ousli", "ous"),
             ("abli", "able"),
             ("alli", "al"),
@@ -307,6 +319,10 @@ mod tests {
             ("luxuriated", "luxuri"),
             ("proceeding", "proceed"),
             ("generously", "generous"),
+            ("evenings", "evening"),
+            ("adding", "add"),
+            ("biologist", "biolog"),
+            ("international", "internat"),
             ("communism", "communism"),
             ("rational", "ration"),
             ("relational", "relat"),
@@ -334,7 +350,8 @@ mod tests {
         let mut n: u64 = 1;
         for _ in 0..50_000 {
             n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            let word: String = (0..1 + n % 9).map(|i| char::from(letters[((n >> (5 * i + 8)) % 13) as usize])).collect();
+            let word: String =
+                (0..1 + n % 9).map(|i| char::from(letters[((n >> (5 * i + 8)) % 13) as usize])).collect();
             assert!(stemmed(&word).len() <= word.len() + 1, "{word}");
         }
     }

@@ -173,7 +173,9 @@ fn fold(c: char, word: &mut String) {
             continue;
         }
         match FOLDS.iter().find(|(letters, _)| letters.contains(c)) {
-            Some((_, plain)) if ('\u{df}'..'\u{530}').contains(&c) || ('\u{1e00}'..'\u{1f00}').contains(&c) => {
+            Some((_, plain))
+                if ('\u{df}'..'\u{530}').contains(&c) || ('\u{1e00}'..'\u{1f00}').contains(&c) =>
+            {
                 word.push_str(plain);
             }
             _ => word.push(c),
@@ -233,19 +235,21 @@ const FOLDS: [(&str, &str); 46] = [
 ];
 
 /// Words that say little about what is looked for, sorted. Apostrophes are gone by the time they are compared.
+#[rustfmt::skip]
 const STOP_WORDS: [&str; 159] = [
-    "a", "about", "above", "after", "again", "against", "all", "also", "am", "an", "and", "any", "are", "arent", "as",
-    "at", "be", "because", "been", "before", "being", "below", "between", "both", "but", "by", "can", "cannot", "cant",
-    "could", "couldnt", "did", "didnt", "do", "does", "doesnt", "doing", "dont", "down", "during", "each", "ever", "few",
-    "for", "from", "further", "had", "hadnt", "has", "hasnt", "have", "havent", "having", "he", "her", "here", "hers",
-    "herself", "him", "himself", "his", "how", "i", "id", "if", "im", "in", "into", "is", "isnt", "it", "its", "itself",
-    "ive", "just", "me", "might", "more", "most", "must", "my", "myself", "no", "nor", "not", "now", "of", "off", "on",
-    "once", "only", "or", "other", "our", "ours", "ourselves", "out", "over", "own", "same", "shall", "she", "should",
-    "shouldnt", "so", "some", "such", "than", "that", "the", "their", "theirs", "them", "themselves", "then", "there",
-    "these", "they", "theyre", "this", "those", "through", "to", "too", "under", "until", "up", "upon", "us", "very",
-    "was", "wasnt", "we", "were", "werent", "weve", "what", "when", "where", "which", "while", "who", "whom", "whose",
-    "why", "will", "with", "wont", "would", "wouldnt", "you", "youd", "youll", "your", "youre", "yours", "yourself",
-    "yourselves", "youve",
+    "a", "about", "above", "after", "again", "against", "all", "also", "am", "an", "and", "any", "are",
+    "arent", "as", "at", "be", "because", "been", "before", "being", "below", "between", "both", "but",
+    "by", "can", "cannot", "cant", "could", "couldnt", "did", "didnt", "do", "does", "doesnt", "doing",
+    "dont", "down", "during", "each", "ever", "few", "for", "from", "further", "had", "hadnt", "has",
+    "hasnt", "have", "havent", "having", "he", "her", "here", "hers", "herself", "him", "himself", "his",
+    "how", "i", "id", "if", "im", "in", "into", "is", "isnt", "it", "its", "itself", "ive", "just", "me",
+    "might", "more", "most", "must", "my", "myself", "no", "nor", "not", "now", "of", "off", "on", "once",
+    "only", "or", "other", "our", "ours", "ourselves", "out", "over", "own", "same", "shall", "she",
+    "should", "shouldnt", "so", "some", "such", "than", "that", "the", "their", "theirs", "them",
+    "themselves", "then", "there", "these", "they", "theyre", "this", "those", "through", "to", "too",
+    "under", "until", "up", "upon", "us", "very", "was", "wasnt", "we", "were", "werent", "weve", "what",
+    "when", "where", "which", "while", "who", "whom", "whose", "why", "will", "with", "wont", "would",
+    "wouldnt", "you", "youd", "youll", "your", "youre", "yours", "yourself", "yourselves", "youve",
 ];
 
 #[cfg(test)]
@@ -260,7 +264,10 @@ mod tests {
 
     #[test]
     fn words_are_folded_and_stemmed() {
-        assert_eq!(indexed("Running, RUNS; runner's café CAFÉ cafe\u{301}"), ["run", "run", "runner", "cafe", "cafe", "cafe"]);
+        assert_eq!(
+            indexed("Running, RUNS; runner's café CAFÉ cafe\u{301}"),
+            ["run", "run", "runner", "cafe", "cafe", "cafe"]
+        );
         assert_eq!(indexed("Straße Ærø Ｆｕｌｌ１２"), ["strass", "aero", "full12"]);
         assert_eq!(indexed("don't rock ’n’ roll 'quoted'"), ["dont", "rock", "n", "roll", "quot"]);
         assert_eq!(indexed("Ёлка ЕЛКА Άνθρωπος"), ["елка", "елка", "ανθρωποσ"]);

@@ -115,7 +115,8 @@ impl Transcript for StoreTranscript {
                 if key.get(prefix.len()..) != Some(&expected.to_be_bytes()) {
                     return Err(corrupt("a conversation (a message is missing)"));
                 }
-                messages.push(serde_json::from_slice(value).map_err(|e| corrupt("a message").with_source(e))?);
+                messages
+                    .push(serde_json::from_slice(value).map_err(|e| corrupt("a message").with_source(e))?);
                 Ok(ControlFlow::Continue(()))
             })
         })?;

@@ -7,7 +7,8 @@ use crate::{
 };
 use serde::Deserialize;
 use zo_traits::{
-    BoxStream, Capabilities, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, StreamEvent, async_trait,
+    BoxStream, Capabilities, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, StreamEvent,
+    async_trait,
 };
 
 /// Anthropic's Messages API, version `2023-06-01`.
@@ -93,7 +94,11 @@ impl Provider for Anthropic {
         }
         let bytes = self.http.get(cx, "provider.models", "/models?limit=1000").await?;
         let list: List = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::new(ErrorKind::Corrupt, "provider.models", format_args!("the list of models cannot be read: {e}"))
+            Error::new(
+                ErrorKind::Corrupt,
+                "provider.models",
+                format_args!("the list of models cannot be read: {e}"),
+            )
         })?;
         Ok(list
             .data

@@ -91,7 +91,10 @@ async fn explicit(cx: &Cx, name: &str, wish: &Wish, set: &impl Fn(&str) -> Optio
         return Err(Error::new(
             ErrorKind::Invalid,
             OP,
-            format_args!("ZO_PROVIDER is {name:?}, which is unknown. Known are offline, {}.", known.join(", ")),
+            format_args!(
+                "ZO_PROVIDER is {name:?}, which is unknown. Known are offline, {}.",
+                known.join(", ")
+            ),
         ));
     };
     let base = env(set, row.base_env);
@@ -104,7 +107,10 @@ async fn explicit(cx: &Cx, name: &str, wish: &Wish, set: &impl Fn(&str) -> Optio
         (None, _) => Err(Error::new(
             ErrorKind::Unauthorized,
             OP,
-            format_args!("ZO_PROVIDER is {name}, but {0} is not set. Set {0}, or unset ZO_PROVIDER.", row.key_env),
+            format_args!(
+                "ZO_PROVIDER is {name}, but {0} is not set. Set {0}, or unset ZO_PROVIDER.",
+                row.key_env
+            ),
         )),
     }
 }
@@ -190,7 +196,10 @@ mod make {
                 Err(Error::new(
                     ErrorKind::Unsupported,
                     OP,
-                    format_args!("{} is asked for, but zo-providers was built without its feature `{feature}`", row.id),
+                    format_args!(
+                        "{} is asked for, but zo-providers was built without its feature `{feature}`",
+                        row.id
+                    ),
                 ))
             }
         }
@@ -215,7 +224,11 @@ mod probe {
     }
 
     /// As [`local`], at these addresses.
-    pub(super) async fn at(cx: &Cx, wish: &Wish, at: &[(&'static Dialect, String)]) -> Result<Option<Chosen>> {
+    pub(super) async fn at(
+        cx: &Cx,
+        wish: &Wish,
+        at: &[(&'static Dialect, String)],
+    ) -> Result<Option<Chosen>> {
         let short = cx.child().with_timeout(PATIENCE);
         let mut asked: Vec<(Option<Option<ModelInfo>>, Listed<'_>)> = Vec::new();
         for (row, base) in at {
@@ -226,14 +239,10 @@ mod probe {
         }
         // All run at once; as soon as the first in order is known to have a model, the others do not matter.
         let first = poll_fn(|task| {
-            for (n, (known, ask)) in asked.iter_mut().enumerate() {
-                if known.is_none() {
-                    match ask.as_mut().poll(task) {
-                        Poll::Ready(model) => *known = Some(model),
-                        Poll::Pending => {}
-                    }
+            for (known, ask) in asked.iter_mut().filter(|(known, _)| known.is_none()) {
+                if let Poll::Ready(model) = ask.as_mut().poll(task) {
+                    *known = Some(model);
                 }
-                let _ = n;
             }
             for (n, (known, _)) in asked.iter().enumerate() {
                 match known {
@@ -246,11 +255,16 @@ mod probe {
         })
         .await;
         cx.check(OP)?;
-        let Some((row, base, model)) = first.and_then(|(n, m)| at.get(n).map(|(row, base)| (row, base, m))) else {
+        let Some((row, base, model)) = first.and_then(|(n, m)| at.get(n).map(|(row, base)| (row, base, m)))
+        else {
             return Ok(None);
         };
         let model = wish.model.clone().unwrap_or(model.id);
-        let why = format!("{} on this machine: no key is in the environment, and it answers{}", row.id, wish.words());
+        let why = format!(
+            "{} on this machine: no key is in the environment, and it answers{}",
+            row.id,
+            wish.words()
+        );
         let provider = make::provider(row, None, Some(base.clone()), &model)?;
         Ok(Some(Chosen { provider, model, why }))
     }
@@ -272,13 +286,14 @@ mod probe {
                 )
             })
         })?;
-        let model = wish.model.clone().or_else(|| listed.into_iter().next().map(|m| m.id)).ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                OP,
-                format_args!("ZO_PROVIDER is {}, but it has no model. Load one there.", row.id),
-            )
-        })?;
+        let model =
+            wish.model.clone().or_else(|| listed.into_iter().next().map(|m| m.id)).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::NotFound,
+                    OP,
+                    format_args!("ZO_PROVIDER is {}, but it has no model. Load one there.", row.id),
+                )
+            })?;
         let why = format!("{} on this machine: ZO_PROVIDER names it{}", row.id, wish.words());
         Ok(Chosen { provider: make::provider(row, None, None, &model)?, model, why })
     }
@@ -295,5 +310,115 @@ mod probe {
     pub(super) async fn named(_: &Cx, row: &'static Dialect, wish: &Wish) -> Result<Chosen> {
         let model = wish.model.clone().unwrap_or_default();
         Ok(Chosen { provider: make::provider(row, None, None, &model)?, model, why: String::new() })
+    }
+}
+
+#[cfg(all(test, feature = "openai", feature = "anthropic"))]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        time::{Duration, Instant},
+    };
+
+    async fn pick(set: &[(&str, &str)]) -> Result<Chosen> {
+        let set: Vec<(String, String)> = set.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        from_lookup(&Cx::new("t"), |name| set.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone())).await
+    }
+
+    /// A server on this machine that lists one model, after `delay`.
+    fn lists(model: &'static str, delay: Duration) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let base = format!("http://{}/v1", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let (mut socket, mut head) = (socket.unwrap(), [0u8; 4096]);
+                let _ = socket.read(&mut head);
+                std::thread::sleep(delay);
+                let body = format!("{{\"data\":[{{\"id\":\"{model}\"}}]}}");
+                let _ = write!(
+                    socket,
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+            }
+        });
+        base
+    }
+
+    #[tokio::test]
+    async fn keys_are_taken_in_order() {
+        let all = [("GROQ_API_KEY", "gsk-1"), ("OPENAI_API_KEY", "sk-2"), ("ANTHROPIC_API_KEY", "sk-ant-3")];
+        for (n, id) in [(3, "anthropic"), (2, "openai"), (1, "groq")] {
+            let c = pick(&all[..n]).await.unwrap();
+            assert_eq!((c.provider.id(), c.model.as_str()), (id, Dialect::named(id).unwrap().default_model));
+            assert!(c.why.contains(id) && c.why.contains("_API_KEY is set"), "{}", c.why);
+            assert!(!format!("{c:?}").contains("sk-"), "{c:?}");
+        }
+        let c = pick(&[("XAI_API_KEY", "k"), ("ZO_MODEL", "grok-9")]).await.unwrap();
+        assert_eq!((c.provider.id(), c.model.as_str()), ("xai", "grok-9"));
+        assert!(c.why.contains("ZO_MODEL"), "{}", c.why);
+    }
+
+    #[tokio::test]
+    async fn explicit_settings_are_honoured_or_refused_never_passed_over() {
+        let c =
+            pick(&[("ZO_PROVIDER", "groq"), ("OPENAI_API_KEY", "a"), ("GROQ_API_KEY", "b")]).await.unwrap();
+        assert_eq!(c.provider.id(), "groq");
+        let c = pick(&[("ZO_PROVIDER", "offline"), ("OPENAI_API_KEY", "a")]).await.unwrap();
+        assert_eq!(c.provider.id(), "offline");
+        let e = pick(&[("ZO_PROVIDER", "groq"), ("OPENAI_API_KEY", "a")]).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unauthorized);
+        assert!(e.message().contains("GROQ_API_KEY"), "{e}");
+        let e = pick(&[("ZO_PROVIDER", "gork")]).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Invalid && e.message().contains("xai"), "{e}");
+        let e = pick(&[("ZO_PROVIDER", "vllm")]).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Unavailable && e.message().contains("127.0.0.1:8000"), "{e}");
+        let e = pick(&[("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")]).await.unwrap_err();
+        assert!(e.message().contains("OPENAI_BASE_URL"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn an_address_alone_is_a_server_without_a_key() {
+        let base = lists("tiny", Duration::ZERO);
+        let c = pick(&[("OPENAI_BASE_URL", &base)]).await.unwrap();
+        assert_eq!((c.provider.id(), c.model.as_str()), ("openai", "tiny"));
+        let c = pick(&[("OPENAI_BASE_URL", "http://127.0.0.1:9/v1"), ("ZO_MODEL", "m")]).await.unwrap();
+        assert_eq!(c.model, "m", "a named model needs no asking");
+    }
+
+    #[tokio::test]
+    async fn probes_run_at_once_and_the_first_in_order_wins() {
+        let row = |id| Dialect::named(id).unwrap();
+        let (slow, quick) = (Duration::from_millis(60), Duration::ZERO);
+        let wish = Wish { model: None };
+        let at = [
+            (row("ollama"), "http://127.0.0.1:9/v1".to_owned()),
+            (row("lmstudio"), lists("second", slow)),
+            (row("llamacpp"), lists("third", quick)),
+        ];
+        let c = probe::at(&Cx::new("t"), &wish, &at).await.unwrap().unwrap();
+        assert_eq!((c.provider.id(), c.model.as_str()), ("lmstudio", "second"), "not the quickest");
+        assert!(c.why.contains("lmstudio on this machine"), "{}", c.why);
+        let late = Duration::from_secs(5);
+        let at = [
+            (row("ollama"), lists("a", late)),
+            (row("lmstudio"), lists("b", late)),
+            (row("llamacpp"), lists("c", quick)),
+        ];
+        let began = Instant::now();
+        let c = probe::at(&Cx::new("t"), &wish, &at).await.unwrap().unwrap();
+        assert_eq!(c.model, "c");
+        let nobody = [(row("ollama"), lists("a", late)), (row("lmstudio"), lists("b", late))];
+        assert!(probe::at(&Cx::new("t"), &wish, &nobody).await.unwrap().is_none());
+        assert!(began.elapsed() < Duration::from_millis(900), "150 ms each: {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_context_picks_nothing() {
+        let cx = Cx::new("t");
+        cx.cancel().cancel();
+        assert_eq!(from_lookup(&cx, |_| None).await.unwrap_err().kind(), ErrorKind::Cancelled);
     }
 }

@@ -12,7 +12,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 use zo_traits::{
-    BoxStream, Capabilities, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, StreamEvent, async_trait,
+    BoxStream, Capabilities, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, StreamEvent,
+    async_trait,
 };
 
 /// OpenAI's chat completions, and every server that speaks them: hosted ones by [`Dialect`], local ones by their address.
@@ -135,12 +136,17 @@ impl Provider for OpenAi {
     async fn models(&self, cx: &Cx) -> Result<Vec<ModelInfo>> {
         let bytes = self.http.get(cx, "provider.models", "/models").await?;
         let list: Value = serde_json::from_slice(&bytes).map_err(|e| {
-            Error::new(ErrorKind::Corrupt, "provider.models", format_args!("the list of models is no JSON: {e}"))
+            Error::new(
+                ErrorKind::Corrupt,
+                "provider.models",
+                format_args!("the list of models is no JSON: {e}"),
+            )
         })?;
         // Together answers with the bare list.
-        let items = list.get("data").or_else(|| list.get("models")).unwrap_or(&list).as_array().ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "provider.models", "the answer holds no list of models")
-        })?;
+        let items =
+            list.get("data").or_else(|| list.get("models")).unwrap_or(&list).as_array().ok_or_else(|| {
+                Error::new(ErrorKind::Corrupt, "provider.models", "the answer holds no list of models")
+            })?;
         Ok(items.iter().filter_map(|item| self.info(item)).collect())
     }
 }
@@ -149,7 +155,8 @@ impl OpenAi {
     fn info(&self, item: &Value) -> Option<ModelInfo> {
         let text = |key: &str| item.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
         let mut info = ModelInfo::new(text("id").or_else(|| text("model"))?);
-        info.name = text("display_name").or_else(|| text("name")).filter(|n| *n != info.id).map(str::to_owned);
+        info.name =
+            text("display_name").or_else(|| text("name")).filter(|n| *n != info.id).map(str::to_owned);
         info.capabilities = self.capabilities(&info.id);
         info.capabilities.context_window =
             ["context_length", "context_window", "max_context_length", "max_model_len"]

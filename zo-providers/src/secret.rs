@@ -20,7 +20,11 @@ impl Secret {
     pub fn new(key: impl Into<String>) -> Self {
         let key = Zeroizing::new(key.into());
         let trimmed = key.trim();
-        Self(std::sync::Arc::new(if trimmed.len() == key.len() { key } else { Zeroizing::new(trimmed.to_owned()) }))
+        Self(std::sync::Arc::new(if trimmed.len() == key.len() {
+            key
+        } else {
+            Zeroizing::new(trimmed.to_owned())
+        }))
     }
 
     /// The key itself. Whoever calls this answers for where it goes.
@@ -36,7 +40,11 @@ impl Secret {
     /// `text` with every occurrence of the key blotted out: servers like to quote what they reject.
     pub(crate) fn scrub(&self, text: String) -> String {
         // A key this short cannot be told from ordinary words.
-        if self.0.len() < 6 || !text.contains(self.expose()) { text } else { text.replace(self.expose(), "***") }
+        if self.0.len() < 6 || !text.contains(self.expose()) {
+            text
+        } else {
+            text.replace(self.expose(), "***")
+        }
     }
 }
 

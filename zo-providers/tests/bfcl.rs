@@ -3,6 +3,7 @@
 //! The corpus is read from the folder named by `ZO_CORPUS`, else from `../shared/corpus` beside the workspace. Every
 //! second case was used to tune rules; the others are reported apart. A call is right when its function is, and each of
 //! its arguments is one of the accepted values; an argument that was left out must be one that may be.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -34,7 +35,8 @@ fn schema(node: &Value) -> Value {
                 out.insert("type".into(), json!(name));
             }
             ("properties", Value::Object(properties)) => {
-                let properties: Map<String, Value> = properties.iter().map(|(k, v)| (k.clone(), schema(v))).collect();
+                let properties: Map<String, Value> =
+                    properties.iter().map(|(k, v)| (k.clone(), schema(v))).collect();
                 out.insert("properties".into(), Value::Object(properties));
             }
             ("items", items) => {
@@ -158,9 +160,6 @@ fn run(name: &str) -> [Score; 2] {
     let show = std::env::var("ZO_BFCL_SHOW").is_ok_and(|s| s == name);
     let mut out = [Score::default(); 2];
     for (i, case) in cases(name).into_iter().enumerate() {
-        if std::env::var_os("ZO_DUMP").is_some() {
-            eprintln!("CASE {name} {} {}", i % 2, json!(case.truth));
-        }
         let answer = runtime.block_on(Offline::new().complete(&Cx::default(), &case.request)).unwrap();
         let calls: Vec<&ToolCall> = answer.message.tool_calls().collect();
         let said = answer.message.to_text();
@@ -174,7 +173,8 @@ fn run(name: &str) -> [Score; 2] {
             }
             continue;
         }
-        let names: Vec<&String> = case.truth.iter().map(|t| t.as_object().unwrap().keys().next().unwrap()).collect();
+        let names: Vec<&String> =
+            case.truth.iter().map(|t| t.as_object().unwrap().keys().next().unwrap()).collect();
         let asks = |n: &String| said.starts_with(&format!("I would use `{n}`"));
         let chose = if calls.is_empty() {
             names.iter().all(|n| asks(n))
@@ -192,20 +192,6 @@ fn run(name: &str) -> [Score; 2] {
             });
         score.chose += usize::from(chose);
         score.whole += usize::from(whole);
-        if std::env::var_os("ZO_DIAG").is_some() && !whole && calls.len() == 1 && case.truth.len() == 1 {
-            let wanted = case.truth[0].as_object().unwrap().values().next().unwrap().as_object().unwrap();
-            let f = case.functions.as_array().unwrap().iter().find(|f| f["name"] == calls[0].name.as_str()).unwrap();
-            for (k, w) in wanted {
-                let given = calls[0].args.get(k);
-                let ok = given.map_or(w.as_array().unwrap().contains(&json!("")), |g| w.as_array().unwrap().iter().any(|w| equal(g, w)));
-                let req = f["parameters"]["required"].as_array().is_some_and(|r| r.contains(&json!(k)));
-                if !ok {
-                    println!("DIAG {name} {} {} req={req} {} enum={}", i % 2, f["parameters"]["properties"][k]["type"], if given.is_none() {"absent"} else if w.as_array().unwrap().contains(&json!("")) {"extra"} else {"wrong"}, f["parameters"]["properties"][k].get("enum").is_some());
-                    if i % 2 == 0 { println!("DIAGX {} {k} got={} want={w}", case.id, given.unwrap_or(&Value::Null)); }
-                }
-            }
-            if calls[0].args.as_object().unwrap().keys().any(|k| !wanted.contains_key(k)) { println!("DIAG {name} {} unlisted", i % 2); }
-        }
         if !whole && calls.len() != case.truth.len() {
             score.lost[if !calls.is_empty() { 2 } else { usize::from(said.starts_with("I would use")) }] += 1;
         }
@@ -213,7 +199,11 @@ fn run(name: &str) -> [Score; 2] {
             let asked = case.request.messages.iter().rfind(|m| m.role == Role::User).unwrap().to_text();
             println!("-- {} {}{asked}", case.id, if chose { "" } else { "WRONG TOOL " });
             let called: Vec<String> = calls.iter().map(|c| format!("{}{}", c.name, c.args)).collect();
-            println!("   got  {}\n   want {}", if called.is_empty() { said } else { called.join(" ; ") }, json!(case.truth));
+            println!(
+                "   got  {}\n   want {}",
+                if called.is_empty() { said } else { called.join(" ; ") },
+                json!(case.truth)
+            );
         }
     }
     for (half, score) in ["tuned", "kept aside"].iter().zip(out) {
@@ -221,7 +211,12 @@ fn run(name: &str) -> [Score; 2] {
             continue;
         }
         if name.contains("irrelevance") {
-            println!("bfcl {name} ({half}): {} passed, {} failed ({:.1} % no call)", score.silent, score.cases - score.silent, score.percent(score.silent));
+            println!(
+                "bfcl {name} ({half}): {} passed, {} failed ({:.1} % no call)",
+                score.silent,
+                score.cases - score.silent,
+                score.percent(score.silent)
+            );
         } else {
             println!(
                 "bfcl {name} ({half}): {} passed, {} failed ({:.1} % whole call, {:.1} % tool choice; {} silent, {} asked, {} other count)",
@@ -247,41 +242,45 @@ fn floors(name: &str, whole: f64, chose: f64) {
     for score in run(name) {
         let got = if name.contains("irrelevance") { score.silent } else { score.whole };
         assert!(score.percent(got) >= whole, "{name}: {:.1} % < {whole} %", score.percent(got));
-        assert!(score.percent(score.chose) >= chose, "{name} choice: {:.1} % < {chose} %", score.percent(score.chose));
+        assert!(
+            score.percent(score.chose) >= chose,
+            "{name} choice: {:.1} % < {chose} %",
+            score.percent(score.chose)
+        );
     }
 }
 
 #[test]
 fn simple_python() {
-    floors("simple_python", 0.0, 0.0);
+    floors("simple_python", 51.0, 94.0);
 }
 
 #[test]
 fn multiple() {
-    floors("multiple", 0.0, 0.0);
+    floors("multiple", 66.0, 95.0);
 }
 
 #[test]
 fn parallel() {
-    floors("parallel", 0.0, 0.0);
+    floors("parallel", 6.0, 97.0);
 }
 
 #[test]
 fn live_simple() {
-    floors("live_simple", 0.0, 0.0);
+    floors("live_simple", 29.0, 79.0);
 }
 
 #[test]
 fn live_multiple() {
-    floors("live_multiple", 0.0, 0.0);
+    floors("live_multiple", 43.0, 85.0);
 }
 
 #[test]
 fn irrelevance() {
-    floors("irrelevance", 0.0, 0.0);
+    floors("irrelevance", 77.0, 0.0);
 }
 
 #[test]
 fn live_irrelevance() {
-    floors("live_irrelevance", 0.0, 0.0);
+    floors("live_irrelevance", 85.0, 0.0);
 }

@@ -41,7 +41,9 @@ struct Case {
 /// The lines of this crate's wires; those of others are counted and left to their own crates and issues.
 fn cases(root: &Path) -> Vec<Case> {
     let (mut out, mut skipped) = (Vec::new(), BTreeMap::<String, usize>::new());
-    for line in std::fs::read_to_string(root.join("manifest.jsonl")).unwrap().lines().filter(|l| !l.trim().is_empty()) {
+    for line in
+        std::fs::read_to_string(root.join("manifest.jsonl")).unwrap().lines().filter(|l| !l.trim().is_empty())
+    {
         let v: Value = serde_json::from_str(line).unwrap();
         let text = |key: &str| v[key].as_str().unwrap_or_default().to_owned();
         let (wire, kind) = (text("wire"), text("kind"));
@@ -240,7 +242,11 @@ fn differences(expect: &Value, outcome: &Outcome) -> Vec<String> {
             let id = want["id"].as_str().unwrap_or_default();
             (if id.is_empty() { !got.id.is_empty() } else { got.id == id })
                 && want["name"] == got.name.as_str()
-                && if want["valid_json"] == false { !got.args.is_object() } else { want["arguments"] == got.args }
+                && if want["valid_json"] == false {
+                    !got.args.is_object()
+                } else {
+                    want["arguments"] == got.args
+                }
         });
     if !same {
         differ("tool_calls", &expect["tool_calls"].to_string(), &calls);
@@ -291,7 +297,10 @@ impl Tally {
         println!("all: {passed} passed, {failed} failed");
         let new: Vec<_> = self.failed.iter().filter(|(id, _)| !known.contains_key(id.as_str())).collect();
         for (id, why) in &self.failed {
-            println!("  {id}: {why}{}", known.get(id.as_str()).map(|k| format!(" (known: {k})")).unwrap_or_default());
+            println!(
+                "  {id}: {why}{}",
+                known.get(id.as_str()).map(|k| format!(" (known: {k})")).unwrap_or_default()
+            );
         }
         assert!(passed > 0, "nothing was tested");
         assert!(new.is_empty(), "{} cases fail that are not known to: {new:#?}", new.len());
@@ -346,7 +355,9 @@ const HOSTILE: &[usize] = &[1, 2, 61, 3, 7, 1, 400, 5, 13, 1, 1, 1, 1000];
 fn answer(case: &Case) -> Answer {
     let mut answer = Answer::new(case.status, "", case.body.clone()).pieces(HOSTILE);
     answer.headers = case.headers.clone();
-    answer.headers.retain(|(k, _)| !matches!(k.as_str(), "content-length" | "transfer-encoding" | "content-encoding"));
+    answer
+        .headers
+        .retain(|(k, _)| !matches!(k.as_str(), "content-length" | "transfer-encoding" | "content-encoding"));
     if !answer.headers.iter().any(|(k, _)| k == "content-type") {
         let kind = if case.kind == "sse" { "text/event-stream" } else { "application/json" };
         answer.headers.push(("content-type".into(), kind.into()));
@@ -375,7 +386,10 @@ fn disguises(body: &[u8], ends_without_done: bool) -> Vec<(&'static str, Vec<u8>
     let mut out = vec![
         ("CRLF", text.replace('\n', "\r\n").into_bytes()),
         ("CR", text.replace('\n', "\r").into_bytes()),
-        ("comments between events", format!(": hi\n\n{}", text.replace("\n\n", "\n\n: ping\n\n:\n\n")).into_bytes()),
+        (
+            "comments between events",
+            format!(": hi\n\n{}", text.replace("\n\n", "\n\n: ping\n\n:\n\n")).into_bytes(),
+        ),
         ("comments inside events", text.replace("data:", ": ping\ndata:").into_bytes()),
         ("byte order mark", [b"\xEF\xBB\xBF".as_slice(), text.as_bytes()].concat()),
         ("no blank line at the end", text.trim_end().as_bytes().to_vec()),
@@ -425,10 +439,9 @@ fn terminal(case: &Case) -> Option<usize> {
             let ends = if case.wire == "anthropic.messages" {
                 v["type"] == "message_stop"
             } else {
-                v["choices"]
-                    .as_array()
-                    .is_some_and(|c| c.iter().any(|c| c["finish_reason"].as_str().is_some_and(|f| !f.is_empty())))
-                    || data.trim_ascii() == b"[DONE]"
+                v["choices"].as_array().is_some_and(|c| {
+                    c.iter().any(|c| c["finish_reason"].as_str().is_some_and(|f| !f.is_empty()))
+                }) || data.trim_ascii() == b"[DONE]"
             };
             if ends {
                 return Some(at);
@@ -441,7 +454,8 @@ fn terminal(case: &Case) -> Option<usize> {
 
 /// Places to cut: around every line end, and a spread of others.
 fn cuts(body: &[u8], end: usize, most: usize) -> Vec<usize> {
-    let lines = body[..end].iter().enumerate().filter(|(_, b)| **b == b'\n').flat_map(|(n, _)| [n, n + 1, n + 2]);
+    let lines =
+        body[..end].iter().enumerate().filter(|(_, b)| **b == b'\n').flat_map(|(n, _)| [n, n + 1, n + 2]);
     let spread = (0..97).map(|n| end * n / 97);
     let mut all: Vec<usize> = lines.chain(spread).filter(|n| *n <= end).collect();
     all.sort_unstable();
@@ -512,7 +526,9 @@ async fn documented_errors() {
             .iter()
             .map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()))
             .collect();
-        let streamed = headers.iter().any(|(k, v)| k == "content-type" && (v.contains("event-stream") || v.contains("ndjson")));
+        let streamed = headers
+            .iter()
+            .any(|(k, v)| k == "content-type" && (v.contains("event-stream") || v.contains("ndjson")));
         if !streamed {
             // The classification is for every wire.
             let fault = classify(
@@ -635,4 +651,3 @@ fn base64(text: &str) -> Vec<u8> {
         })
         .collect()
 }
-

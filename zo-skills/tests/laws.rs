@@ -44,28 +44,17 @@ mod attribute {
 mod folder {
     use zo_skills::SkillFolder;
 
-    fn make() -> SkillFolder {
-        // Left in the temporary folder of the machine: the laws read it after this returns.
-        let dir = tempfile::Builder::new().prefix("law-").disable_cleanup(true).tempdir().unwrap();
-        let text =
-            "---\nname: law\ndescription: A skill.\ntriggers: [a, b]\nmetadata: {x: {y: 1}}\n---\n# Do\n";
-        std::fs::write(dir.path().join("SKILL.md"), text).unwrap();
-        SkillFolder::load(dir.path()).unwrap()
-    }
+    const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/law");
 
-    zo_testkit::skill_laws!(async { make() });
+    zo_testkit::skill_laws!(async { SkillFolder::load(DIR).unwrap() });
 }
 
 mod empty_folder {
     use zo_skills::SkillFolder;
 
-    fn make() -> SkillFolder {
-        let dir = tempfile::Builder::new().prefix("law-").disable_cleanup(true).tempdir().unwrap();
-        std::fs::write(dir.path().join("SKILL.md"), "---\ndescription: A skill.\n---\n").unwrap();
-        SkillFolder::load(dir.path()).unwrap()
-    }
+    const DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/empty");
 
-    zo_testkit::skill_laws!(async { make() });
+    zo_testkit::skill_laws!(async { SkillFolder::load(DIR).unwrap() });
 }
 
 #[cfg(feature = "builtin")]

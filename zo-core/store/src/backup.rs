@@ -69,8 +69,7 @@ fn copy(snapshot: &Snapshot, temp: &Path) -> Result<BackupReport> {
 }
 
 fn copy_table(snapshot: &Snapshot, name: &str, db: &Database, report: &mut BackupReport) -> Result<()> {
-    let source =
-        snapshot.transaction().open_table(Definition::new(name)).map_err(|e| fail::table(OP, e))?;
+    let source = snapshot.transaction().open_table(Definition::new(name)).map_err(|e| fail::table(OP, e))?;
     let mut copied = 0;
     let mut behind: Option<Vec<u8>> = None;
     loop {
@@ -78,8 +77,7 @@ fn copy_table(snapshot: &Snapshot, name: &str, db: &Database, report: &mut Backu
         txn.set_durability(Durability::None).map_err(|e| Error::new(ErrorKind::Unavailable, OP, e))?;
         let mut target = txn.open_table(Definition::new(name)).map_err(|e| fail::table(OP, e))?;
         let start = behind.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows =
-            source.range::<&[u8]>((start, Bound::Unbounded)).map_err(|e| fail::storage(OP, e))?;
+        let rows = source.range::<&[u8]>((start, Bound::Unbounded)).map_err(|e| fail::storage(OP, e))?;
         let (mut step, mut last) = (0, None);
         for row in rows {
             let (key, value) = row.map_err(|e| fail::storage(OP, e))?;

@@ -41,7 +41,9 @@ pub(crate) fn io_error(op: &'static str, e: io::Error) -> Error {
     let (kind, text) = match e.kind() {
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => (
             ErrorKind::Unavailable,
-            format!("the disk is full ({e}); nothing acknowledged is lost: free some room and reopen the store"),
+            format!(
+                "the disk is full ({e}); nothing acknowledged is lost: free some room and reopen the store"
+            ),
         ),
         Io::InvalidData => (ErrorKind::Corrupt, format!("not a store, or a damaged one ({e})")),
         Io::UnexpectedEof => (ErrorKind::Corrupt, format!("the store file is cut short ({e})")),

@@ -206,7 +206,9 @@ impl<'a> Parts<'a> {
     /// See [`Parts`].
     pub fn str(&mut self) -> Result<Cow<'a, str>> {
         match self.bytes()? {
-            Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| corrupt("a text")),
+            Cow::Borrowed(bytes) => {
+                std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(|_| corrupt("a text"))
+            }
             Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(|_| corrupt("a text")),
         }
     }

@@ -61,7 +61,7 @@ mod writer;
 
 pub use backup::BackupReport;
 pub use options::Options;
-pub use reads::Read;
+pub use reads::{Read, Visit};
 pub use redb::{BackendError, StorageBackend};
 pub use snapshot::Snapshot;
 pub use store::Store;

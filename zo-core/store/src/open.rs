@@ -68,7 +68,9 @@ fn check_engine(file: &mut File) -> Result<()> {
         [a, b] if a == b && a > ENGINE_FORMAT => Err(Error::new(
             ErrorKind::Unsupported,
             OP,
-            format_args!("the file is of engine format {a}, written by a newer program; this one knows {ENGINE_FORMAT}"),
+            format_args!(
+                "the file is of engine format {a}, written by a newer program; this one knows {ENGINE_FORMAT}"
+            ),
         )),
         _ => Ok(()),
     }

@@ -4,6 +4,9 @@ use crate::Table;
 use std::ops::ControlFlow;
 use zo_traits::Result;
 
+/// What a scan shows its rows to, key and value: it goes on, breaks, or fails.
+pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>> + 'v;
+
 /// Reads, over a [`Snapshot`](crate::Snapshot) or inside a [`Tx`](crate::Tx): what code that serves both takes, as
 /// `&dyn Read` or `&impl Read`. Both types have these as methods of their own too.
 ///
@@ -21,12 +24,7 @@ pub trait Read {
     ///
     /// # Errors
     /// See [`Read`]; `visit`'s own.
-    fn visit(
-        &self,
-        table: Table,
-        scan: &crate::Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<()>;
+    fn visit(&self, table: Table, scan: &crate::Scan<'_>, visit: &mut Visit<'_>) -> Result<()>;
 
     /// Number of rows; 0 for a table that does not exist. Takes constant time.
     ///
@@ -47,7 +45,6 @@ pub trait Read {
         Ok(found)
     }
 }
-
 
 /// The inherent reads of a type that is [`Read`], so that nobody needs the trait in scope.
 macro_rules! inherent_reads {
@@ -143,7 +140,7 @@ pub(crate) fn walk(
     op: &'static str,
     range: &mut redb::Range<'_, &'static [u8], &'static [u8]>,
     scan: &crate::Scan<'_>,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
+    visit: &mut Visit<'_>,
 ) -> Result<()> {
     for _ in 0..scan.limit {
         let row = crate::fail::guarded(op, || {

@@ -21,7 +21,9 @@ fn newer(op: &'static str, what: &str, found: u32, known: u32) -> Error {
     Error::new(
         ErrorKind::Unsupported,
         op,
-        format_args!("{what} is of version {found}, written by a newer program; this one knows version {known}"),
+        format_args!(
+            "{what} is of version {found}, written by a newer program; this one knows version {known}"
+        ),
     )
 }
 

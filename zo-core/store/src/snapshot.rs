@@ -2,12 +2,11 @@
 
 use crate::{
     Read, Scan, Table, fail,
-    reads::{inherent_reads, walk},
+    reads::{Visit, walk},
 };
 use redb::{ReadOnlyTable, ReadTransaction, ReadableTableMetadata, TableError};
 use std::{
     fmt,
-    ops::ControlFlow,
     sync::{Arc, PoisonError, RwLock},
 };
 use zo_traits::Result;
@@ -73,16 +72,10 @@ impl Read for Snapshot {
         }
     }
 
-    fn visit(
-        &self,
-        table: Table,
-        scan: &Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    fn visit(&self, table: Table, scan: &Scan<'_>, visit: &mut Visit<'_>) -> Result<()> {
         let Some(raw) = self.open(table)? else { return Ok(()) };
         let Some(bounds) = scan.bounds() else { return Ok(()) };
-        let mut range =
-            fail::guarded(OP, || raw.range::<&[u8]>(bounds).map_err(|e| fail::storage(OP, e)))?;
+        let mut range = fail::guarded(OP, || raw.range::<&[u8]>(bounds).map_err(|e| fail::storage(OP, e)))?;
         walk(OP, &mut range, scan, visit)
     }
 
@@ -94,6 +87,9 @@ impl Read for Snapshot {
 
 #[allow(clippy::len_without_is_empty)]
 mod inherent {
-    use super::*;
-    inherent_reads!(impl Snapshot);
+    use crate::{Scan, Snapshot, Table};
+    use std::ops::ControlFlow;
+    use zo_traits::Result;
+
+    crate::reads::inherent_reads!(impl Snapshot);
 }

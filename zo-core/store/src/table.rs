@@ -48,6 +48,9 @@ pub struct Scan<'a> {
     pub(crate) limit: usize,
 }
 
+/// Start and end as the engine wants them.
+pub(crate) type Bounds<'k> = (Bound<&'k [u8]>, Bound<&'k [u8]>);
+
 impl<'a> Scan<'a> {
     /// Every row.
     pub const fn all() -> Self {
@@ -113,7 +116,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The bounds, unless they hold nothing.
-    pub(crate) fn bounds(&self) -> Option<(Bound<&[u8]>, Bound<&[u8]>)> {
+    pub(crate) fn bounds(&self) -> Option<Bounds<'_>> {
         let start = self.start.as_ref().map(AsRef::as_ref);
         let end = self.end.as_ref().map(AsRef::as_ref);
         let empty = match (start, end) {

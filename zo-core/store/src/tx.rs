@@ -2,13 +2,12 @@
 
 use crate::{
     Read, Scan, Table, fail,
-    reads::{inherent_reads, walk},
+    reads::{Visit, walk},
 };
 use redb::{ReadableTable, ReadableTableMetadata, WriteTransaction};
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    ops::ControlFlow,
     rc::Rc,
 };
 use zo_traits::{Error, ErrorKind, Result};
@@ -41,13 +40,7 @@ impl fmt::Debug for Tx<'_> {
 
 impl<'t> Tx<'t> {
     pub(crate) fn new(txn: &'t WriteTransaction) -> Self {
-        Self {
-            txn,
-            open: RefCell::default(),
-            written: Vec::new(),
-            dirty: false,
-            broken: Cell::new(None),
-        }
+        Self { txn, open: RefCell::default(), written: Vec::new(), dirty: false, broken: Cell::new(None) }
     }
 
     /// Before each closure.
@@ -155,12 +148,7 @@ impl Read for Tx<'_> {
         }
     }
 
-    fn visit(
-        &self,
-        table: Table,
-        scan: &Scan<'_>,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>>,
-    ) -> Result<()> {
+    fn visit(&self, table: Table, scan: &Scan<'_>, visit: &mut Visit<'_>) -> Result<()> {
         let Some(bounds) = scan.bounds() else { return Ok(()) };
         let raw = self.raw(table)?;
         let raw = raw.borrow();
@@ -177,6 +165,9 @@ impl Read for Tx<'_> {
 
 #[allow(clippy::len_without_is_empty)]
 mod inherent {
-    use super::*;
-    inherent_reads!(impl Tx<'_>);
+    use crate::{Scan, Table, Tx};
+    use std::ops::ControlFlow;
+    use zo_traits::Result;
+
+    crate::reads::inherent_reads!(impl Tx<'_>);
 }

@@ -205,8 +205,7 @@ impl Writer {
                 if left.is_zero() {
                     break;
                 }
-                queue =
-                    self.shared.bell.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+                queue = self.shared.bell.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
         queue.wake_at = 0;

@@ -1,4 +1,5 @@
 //! Damaged files: the right data or `Corrupt`, never a panic, a hang or wrong data.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 use zo_store::{Options, Scan, Store, Table, fault::FaultDisk};

@@ -1,4 +1,5 @@
 //! Kills and power losses: nothing acknowledged is lost, and what shared a closure comes together or not at all.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     collections::BTreeSet,
@@ -95,7 +96,11 @@ fn kill_9_loses_nothing_acknowledged() {
         check(&store, &acked, &format!("round {round}"));
     }
     assert!(rounds_with_acks >= 35, "only {rounds_with_acks} rounds got as far as an acknowledgement");
-    println!("50 kills, {} acknowledged writes, none lost; reopened in {:?} on average", acked.len(), reopened / 50);
+    println!(
+        "50 kills, {} acknowledged writes, none lost; reopened in {:?} on average",
+        acked.len(),
+        reopened / 50
+    );
 }
 
 /// Writes from several tasks until the power goes; returns what was acknowledged.
@@ -106,7 +111,9 @@ fn work_until_power_fails(
     after: u64,
 ) -> BTreeSet<u64> {
     let acked = Arc::new(Mutex::new(BTreeSet::new()));
-    let Ok(store) = Store::open_with_backend(disk.clone(), Options::default()) else { return BTreeSet::new() };
+    let Ok(store) = Store::open_with_backend(disk.clone(), Options::default()) else {
+        return BTreeSet::new();
+    };
     disk.cut_power_after(after);
     runtime.block_on(async {
         let tasks: Vec<_> = (0..4)
@@ -131,8 +138,7 @@ fn work_until_power_fails(
         }
     });
     drop(store);
-    let acked = acked.lock().unwrap().clone();
-    acked
+    Arc::into_inner(acked).unwrap().into_inner().unwrap()
 }
 
 #[test]
@@ -186,7 +192,11 @@ fn a_failed_write_or_sync_at_any_operation_loses_nothing_acknowledged() {
         for sync in [false, true] {
             let disk = FaultDisk::new();
             let store = Store::open_with_backend(disk.clone(), Options::default()).unwrap();
-            if sync { disk.fail_sync(at) } else { disk.fail_write(at) }
+            if sync {
+                disk.fail_sync(at)
+            } else {
+                disk.fail_write(at)
+            }
             let mut acked = BTreeSet::new();
             for n in 0..60 {
                 match runtime.block_on(put(&store, n, 50)) {
@@ -199,7 +209,8 @@ fn a_failed_write_or_sync_at_any_operation_loses_nothing_acknowledged() {
             drop(store);
             // The process goes on, the disk has recovered; or the power goes as well.
             for image in [disk.image(), disk.survivors(at * 4 + 3)] {
-                let store = Store::open_with_backend(FaultDisk::with_image(image), Options::default()).unwrap();
+                let store =
+                    Store::open_with_backend(FaultDisk::with_image(image), Options::default()).unwrap();
                 check(&store, &acked, &format!("at {at}, sync {sync}"));
             }
         }
@@ -211,8 +222,7 @@ fn a_crash_while_the_file_is_made_leaves_nothing_in_the_way() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..12u64 {
         let path = folder.path().join(format!("new-{round}.db"));
-        let env =
-            [("ZO_CRASH_PATH", path.to_str().unwrap().to_owned()), ("ZO_CRASH_FROM", "0".to_owned())];
+        let env = [("ZO_CRASH_PATH", path.to_str().unwrap().to_owned()), ("ZO_CRASH_FROM", "0".to_owned())];
         Victim::respawn("crash_victim", &env).kill_after(Duration::from_millis(round * 3));
         let store = Store::open(&path).unwrap_or_else(|e| panic!("round {round}: {e}"));
         store.write_blocking(|tx| tx.put(LEFT, b"", b"")).unwrap();

@@ -1,4 +1,5 @@
 //! Composite keys sort as their parts do and come apart again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
 use zo_store::key::{Key, Parts, successor};
@@ -60,6 +61,9 @@ fn neighbours_do_not_collide() {
     let key = |a: &str, b: &str| Key::new().str(a).str(b);
     assert_ne!(key("a", "b"), key("ab", ""));
     assert_ne!(key("a\0", "b"), key("a", "\0b"));
-    assert!(!key("ab", "").starts_with(&Key::new().str("a")), "a prefix scan of one string finds no longer one");
+    assert!(
+        !key("ab", "").starts_with(&Key::new().str("a")),
+        "a prefix scan of one string finds no longer one"
+    );
     assert!(Key::new().i64(-1) < Key::new().i64(0) && Key::new().i64(i64::MIN) < Key::new().i64(-1));
 }

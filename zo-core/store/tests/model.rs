@@ -1,4 +1,5 @@
 //! Random closures against a map: the store and the model never differ, also over reopening.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, ops::ControlFlow};
@@ -62,7 +63,10 @@ fn model(map: &mut Map, ops: &[Op]) -> Vec<u64> {
         .collect()
 }
 
-fn closure(ops: Vec<Op>, fail: bool) -> impl FnMut(&mut zo_store::Tx<'_>) -> Result<Vec<u64>> + Send + 'static {
+fn closure(
+    ops: Vec<Op>,
+    fail: bool,
+) -> impl FnMut(&mut zo_store::Tx<'_>) -> Result<Vec<u64>> + Send + 'static {
     move |tx| {
         let mut out = vec![];
         for op in &ops {

@@ -1,4 +1,5 @@
 //! What a store promises to one process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     collections::BTreeSet,
@@ -34,7 +35,11 @@ async fn what_was_written_is_there_after_reopening() {
     drop(store);
     let store = Store::open(&path).unwrap();
     assert_eq!(store.read(|s| s.get(A, b"k")).unwrap().unwrap(), b"v");
-    assert_eq!(store.read(|s| s.get(B, b"k")).unwrap(), None, "a table that was never written reads as empty");
+    assert_eq!(
+        store.read(|s| s.get(B, b"k")).unwrap(),
+        None,
+        "a table that was never written reads as empty"
+    );
     store.close().await.unwrap();
     Store::open(&path).unwrap();
 }
@@ -97,7 +102,8 @@ async fn a_failing_closure_takes_no_other_with_it() {
         }
     }
     let rows = store.read(|s| s.collect(A, &Scan::all())).unwrap();
-    let kept: BTreeSet<u64> = rows.iter().map(|(k, _)| u64::from_be_bytes(k[..].try_into().unwrap())).collect();
+    let kept: BTreeSet<u64> =
+        rows.iter().map(|(k, _)| u64::from_be_bytes(k[..].try_into().unwrap())).collect();
     assert_eq!(kept, (0..200).step_by(5).collect());
 }
 
@@ -174,11 +180,10 @@ async fn a_snapshot_stays_as_it_was() {
         .unwrap();
     let copy = before.clone();
     drop(before);
-    let (value, len, other) = std::thread::spawn(move || {
-        (copy.get(A, b"1").unwrap(), copy.len(A).unwrap(), copy.len(B).unwrap())
-    })
-    .join()
-    .unwrap();
+    let (value, len, other) =
+        std::thread::spawn(move || (copy.get(A, b"1").unwrap(), copy.len(A).unwrap(), copy.len(B).unwrap()))
+            .join()
+            .unwrap();
     assert_eq!((value.as_deref(), len, other), (Some(&b"old"[..]), 1, 0));
     assert_eq!(store.read(|s| s.len(A)).unwrap(), 2);
 }

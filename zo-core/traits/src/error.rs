@@ -139,6 +139,12 @@ impl Error {
         }
     }
 
+    /// The cause, if it is a `T`: `e.source_as::<std::io::Error>()`. The cause that `std::error::Error::source` gives is
+    /// behind a shared pointer and cannot be downcast.
+    pub fn source_as<T: StdError + 'static>(&self) -> Option<&T> {
+        self.source.as_deref().and_then(|e| (e as &(dyn StdError + 'static)).downcast_ref())
+    }
+
     /// May the very same call succeed later?
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, ErrorKind::RateLimited | ErrorKind::Unavailable | ErrorKind::Timeout)
@@ -173,6 +179,7 @@ mod tests {
     fn source_is_reachable() {
         let e = Error::new(ErrorKind::Unavailable, "op", "m").with_source(std::io::Error::other("inner"));
         assert_eq!(StdError::source(&e).map(ToString::to_string), Some("inner".into()));
+        assert!(e.source_as::<std::io::Error>().is_some() && e.source_as::<std::fmt::Error>().is_none());
     }
 
     #[test]

@@ -16,7 +16,9 @@ use reqwest::{
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
     redirect,
 };
-use std::{collections::VecDeque, error::Error as _, fmt, pin::pin, sync::OnceLock, task::Poll, time::Duration};
+use std::{
+    collections::VecDeque, error::Error as _, fmt, pin::pin, sync::OnceLock, task::Poll, time::Duration,
+};
 use stream::{EventStream, Reader};
 use zo_traits::{BoxStream, Cx, Error, ErrorKind, Result, StreamEvent, stream_of};
 

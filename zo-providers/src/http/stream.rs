@@ -143,9 +143,9 @@ impl Reader {
             }
             let until = self.cx.deadline().map_or(gap_ends, |at| at.min(gap_ends));
             let clock = self.cx.clock().clone();
-            let timer = self.timer.get_or_insert_with(|| {
-                Box::pin(async move { clock.sleep(until.saturating_sub(now)).await })
-            });
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(async move { clock.sleep(until.saturating_sub(now)).await }));
             ready!(timer.as_mut().poll(task));
             self.timer = None;
         }

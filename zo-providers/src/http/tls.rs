@@ -23,6 +23,8 @@ fn refused(e: rustls::Error) -> Error {
     Error::new(
         ErrorKind::Unavailable,
         "provider.tls",
-        format_args!("TLS cannot be set up: {e}. Does this machine have root certificates (package ca-certificates)?"),
+        format_args!(
+            "TLS cannot be set up: {e}. Does this machine have root certificates (package ca-certificates)?"
+        ),
     )
 }

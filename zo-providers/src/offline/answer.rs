@@ -44,13 +44,20 @@ pub(super) fn from_instructions(results: &[&ToolResult]) -> String {
     let said = from_results(results);
     let gist = cut(&said, 800);
     let more = if gist.len() < said.len() { "\n..." } else { "" };
-    format!("The skill says:\n\n{gist}{more}\n\nFollowing it takes a language model, and none is configured. {}", HOW)
+    format!(
+        "The skill says:\n\n{gist}{more}\n\nFollowing it takes a language model, and none is configured. {}",
+        HOW
+    )
 }
 
 /// Which arguments of a tool are missing.
 pub(super) fn ask(tool: &ToolSpec, missing: &[String]) -> String {
     let list: Vec<String> = missing.iter().take(12).map(|m| format!("`{m}`")).collect();
-    format!("I would use `{}` for that, but I still need: {}. Please say it in so many words.", tool.name, list.join(", "))
+    format!(
+        "I would use `{}` for that, but I still need: {}. Please say it in so many words.",
+        tool.name,
+        list.join(", ")
+    )
 }
 
 const HOW: &str = "To configure one, set ANTHROPIC_API_KEY or OPENAI_API_KEY (or OPENAI_BASE_URL for a compatible \
@@ -58,7 +65,9 @@ const HOW: &str = "To configure one, set ANTHROPIC_API_KEY or OPENAI_API_KEY (or
 
 /// That there is no model, how to get one, and what can be done without.
 pub(super) fn no_model(tools: &[&ToolSpec]) -> String {
-    let mut out = format!("I can't answer that: no language model is configured, and I only follow simple rules. {HOW}");
+    let mut out = format!(
+        "I can't answer that: no language model is configured, and I only follow simple rules. {HOW}"
+    );
     out.push_str(&offer(tools));
     out
 }
@@ -70,18 +79,57 @@ fn offer(tools: &[&ToolSpec]) -> String {
     }
     let more = tools.len() - names.len();
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!(" Without one I can still use these tools when a request names what they need: {}{rest}.", names.join(", "))
+    format!(
+        " Without one I can still use these tools when a request names what they need: {}{rest}.",
+        names.join(", ")
+    )
 }
 
 /// A short reply to a greeting or to thanks.
 pub(super) fn small_talk(text: &Text<'_>, tools: &[&ToolSpec]) -> Option<String> {
-    let words: Vec<usize> = (0..text.tokens.len().min(12)).filter(|i| text.tokens.get(*i).is_some_and(|t| t.mark.is_none())).collect();
+    let words: Vec<usize> = (0..text.tokens.len().min(12))
+        .filter(|i| text.tokens.get(*i).is_some_and(|t| t.mark.is_none()))
+        .collect();
     let first = *words.first()?;
     if words.len() > 5 || text.tokens.len() > 12 {
         return None;
     }
-    let kind = |w: &str| matches!(w.to_lowercase().as_str(), "there" | "again" | "zo" | "everyone" | "all" | "you" | "so" | "very" | "much" | "a" | "lot" | "to" | "morning" | "evening" | "afternoon" | "night" | "day" | "bot" | "agent" | "assistant" | "for" | "the" | "help" | "that" | "are" | "how" | "is" | "it" | "going");
-    if !words.iter().skip(1).all(|i| kind(text.word(*i)) || text.any(*i, &["hello", "hi", "thanks", "thank"])) {
+    let kind = |w: &str| {
+        matches!(
+            w.to_lowercase().as_str(),
+            "there"
+                | "again"
+                | "zo"
+                | "everyone"
+                | "all"
+                | "you"
+                | "so"
+                | "very"
+                | "much"
+                | "a"
+                | "lot"
+                | "to"
+                | "morning"
+                | "evening"
+                | "afternoon"
+                | "night"
+                | "day"
+                | "bot"
+                | "agent"
+                | "assistant"
+                | "for"
+                | "the"
+                | "help"
+                | "that"
+                | "are"
+                | "how"
+                | "is"
+                | "it"
+                | "going"
+        )
+    };
+    if !words.iter().skip(1).all(|i| kind(text.word(*i)) || text.any(*i, &["hello", "hi", "thanks", "thank"]))
+    {
         return None;
     }
     if text.any(first, &["thanks", "thank", "thx", "cheers"]) {
@@ -93,7 +141,10 @@ pub(super) fn small_talk(text: &Text<'_>, tools: &[&ToolSpec]) -> Option<String>
     let good = text.is(first, "good") && text.any(first + 1, &["morning", "evening", "afternoon", "day"]);
     let well = text.is(first, "how") && text.is(first + 1, "are") && text.is(first + 2, "you");
     if good || well || text.any(first, &["hello", "hi", "hey", "howdy", "greetings"]) {
-        return Some(format!("Hello. No language model is configured, so I only follow simple rules. {HOW}{}", offer(tools)));
+        return Some(format!(
+            "Hello. No language model is configured, so I only follow simple rules. {HOW}{}",
+            offer(tools)
+        ));
     }
     None
 }
@@ -148,11 +199,15 @@ pub(super) fn from_facts(turn: &Turn<'_>, text: &Text<'_>) -> Option<(f32, Strin
 fn turned(fact: &str) -> String {
     let fact = ["remember that ", "remember: ", "remember ", "note that ", "please remember that "]
         .iter()
-        .find_map(|cue| fact.get(..cue.len()).filter(|h| h.eq_ignore_ascii_case(cue)).and_then(|_| fact.get(cue.len()..)))
+        .find_map(|cue| {
+            fact.get(..cue.len()).filter(|h| h.eq_ignore_ascii_case(cue)).and_then(|_| fact.get(cue.len()..))
+        })
         .unwrap_or(fact)
         .trim();
     let mut out = String::with_capacity(fact.len() + 8);
-    let second = fact.split(|c: char| !c.is_alphanumeric()).any(|w| matches!(w.to_lowercase().as_str(), "you" | "your" | "yours"));
+    let second = fact
+        .split(|c: char| !c.is_alphanumeric())
+        .any(|w| matches!(w.to_lowercase().as_str(), "you" | "your" | "yours"));
     if second {
         out.push_str(fact);
     } else {
@@ -178,7 +233,8 @@ fn turned(fact: &str) -> String {
         }
     }
     let mut chars = out.chars();
-    let capital = chars.next().map(|c| c.to_uppercase().chain(chars.clone()).collect::<String>()).unwrap_or_default();
+    let capital =
+        chars.next().map(|c| c.to_uppercase().chain(chars.clone()).collect::<String>()).unwrap_or_default();
     let capital = capital.trim_end().to_owned();
     if capital.ends_with(['.', '!', '?']) { capital } else { capital + "." }
 }
@@ -186,7 +242,13 @@ fn turned(fact: &str) -> String {
 /// Does a message ask something?
 pub(super) fn is_question(text: &Text<'_>) -> bool {
     let ends = text.tokens.iter().rev().find(|t| t.mark != Some('\n')).is_some_and(|t| t.mark == Some('?'));
-    ends || text.any(0, &["what", "what's", "who", "who's", "whose", "where", "where's", "when", "when's", "which", "why", "how", "do", "does", "did", "is", "are", "am", "can", "could"])
+    ends || text.any(
+        0,
+        &[
+            "what", "what's", "who", "who's", "whose", "where", "where's", "when", "when's", "which", "why",
+            "how", "do", "does", "did", "is", "are", "am", "can", "could",
+        ],
+    )
 }
 
 /// Does a message state something about the user?
@@ -196,7 +258,13 @@ pub(super) fn is_statement_about_user(text: &Text<'_>) -> bool {
     }
     text.any(0, &["my", "our", "i'm", "i've"])
         || (text.any(0, &["i", "we"])
-            && text.any(1, &["am", "are", "live", "like", "love", "hate", "prefer", "have", "work", "was", "moved", "speak", "study", "own", "use", "always", "never", "usually", "drink", "eat", "play"]))
+            && text.any(
+                1,
+                &[
+                    "am", "are", "live", "like", "love", "hate", "prefer", "have", "work", "was", "moved",
+                    "speak", "study", "own", "use", "always", "never", "usually", "drink", "eat", "play",
+                ],
+            ))
 }
 
 #[cfg(test)]

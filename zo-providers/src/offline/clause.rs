@@ -55,7 +55,19 @@ pub(super) fn clauses(f: &Filling<'_, '_>, slot: &Slot<'_>) -> Vec<Clause> {
             from += 1;
         }
         let keeps = f.tool.name.split(['_', '-', '.']).any(|w| matches!(w, "remember" | "memorize"));
-        push(f, &mut out, from, range.end, if keeps && slot.named(&["text", "fact", "memory", "content", "note"]) { 1.2 } else if asks { 0.5 } else { 0.2 });
+        push(
+            f,
+            &mut out,
+            from,
+            range.end,
+            if keeps && slot.named(&["text", "fact", "memory", "content", "note"]) {
+                1.2
+            } else if asks {
+                0.5
+            } else {
+                0.2
+            },
+        );
     }
     out
 }
@@ -64,7 +76,9 @@ fn push(f: &Filling<'_, '_>, out: &mut Vec<Clause>, from: usize, mut to: usize, 
     let text = &f.evidence.text;
     let whole = to >= text.tokens.len();
     if !whole {
-        while to > from && text.tokens.get(to - 1).is_some_and(|t| t.mark.is_some_and(|m| ".,;!?\n".contains(m))) {
+        while to > from
+            && text.tokens.get(to - 1).is_some_and(|t| t.mark.is_some_and(|m| ".,;!?\n".contains(m)))
+        {
             to -= 1;
         }
     }
@@ -90,7 +104,9 @@ fn after_colon(text: &Text<'_>, range: &Range<usize>) -> Option<usize> {
     let near = range.end.min(range.start + 24);
     (range.start..near).find_map(|i| {
         let colon = text.mark(i, ':') && i > range.start;
-        let dash = text.mark(i, '-') && i > range.start + 1 && i + 1 < range.end
+        let dash = text.mark(i, '-')
+            && i > range.start + 1
+            && i + 1 < range.end
             && text.tokens.get(i).zip(text.tokens.get(i + 1)).is_some_and(|(a, b)| a.end < b.start);
         let from = i + 1;
         ((colon || dash) && from < range.end).then_some(from)
@@ -118,12 +134,20 @@ fn after_cue(text: &Text<'_>, range: &Range<usize>) -> Option<usize> {
             skip(i + 1, &["down", "that"])
         } else if text.any(i, &["say", "echo", "repeat"]) && i < range.start + 3 {
             i + 1
-        } else if text.any(i, &["tell", "message", "text"]) && text.tokens.get(i + 1).is_some_and(|t| t.mark.is_none()) && text.any(i + 2, &["that"]) {
+        } else if text.any(i, &["tell", "message", "text"])
+            && text.tokens.get(i + 1).is_some_and(|t| t.mark.is_none())
+            && text.any(i + 2, &["that"])
+        {
             i + 3
         } else {
             continue;
         };
-        if from < range.end && text.tokens.get(from).is_some_and(|t| t.mark.is_none() || t.mark.is_some_and(|m| "'\"“".contains(m))) {
+        if from < range.end
+            && text
+                .tokens
+                .get(from)
+                .is_some_and(|t| t.mark.is_none() || t.mark.is_some_and(|m| "'\"“".contains(m)))
+        {
             return Some(from);
         }
     }
@@ -132,7 +156,9 @@ fn after_cue(text: &Text<'_>, range: &Range<usize>) -> Option<usize> {
 
 /// What is searched for: *search the web for X*, *look up X*, *articles about X*.
 fn topic(text: &Text<'_>, range: &Range<usize>) -> Option<(usize, usize)> {
-    let end = |from: usize| (from..range.end).find(|i| text.ends_sentence(*i) || text.mark(*i, ',')).unwrap_or(range.end);
+    let end = |from: usize| {
+        (from..range.end).find(|i| text.ends_sentence(*i) || text.mark(*i, ',')).unwrap_or(range.end)
+    };
     let cue = |i: usize| -> Option<usize> {
         if text.any(i, &["search", "look", "looking", "query", "google", "find"]) {
             if let Some(j) = (i + 1..range.end.min(i + 6)).find(|j| text.any(*j, &["for", "about"])) {
@@ -146,7 +172,9 @@ fn topic(text: &Text<'_>, range: &Range<usize>) -> Option<(usize, usize)> {
         text.any(i, &["about", "regarding", "concerning"]).then_some(i + 1)
     };
     let mut from = range.clone().find_map(cue)?;
-    while text.any(from, &["the", "a", "an", "some", "any", "information", "info", "about", "on", "for", "me"]) {
+    while text
+        .any(from, &["the", "a", "an", "some", "any", "information", "info", "about", "on", "for", "me"])
+    {
         from += 1;
     }
     let to = end(from);
@@ -158,7 +186,11 @@ fn residue(f: &Filling<'_, '_>) -> Option<(usize, usize)> {
     let text = &f.evidence.text;
     let telling = |i: &usize| {
         text.tokens.get(*i).is_some_and(|t| {
-            t.mark.is_none() && !t.stop && !is_generic(t.stem) && !f.tool_words.contains(&t.stem) && !span::is_imperative(text, *i)
+            t.mark.is_none()
+                && !t.stop
+                && !is_generic(t.stem)
+                && !f.tool_words.contains(&t.stem)
+                && !span::is_imperative(text, *i)
         })
     };
     let from = f.range.clone().find(telling)?;
@@ -173,14 +205,18 @@ pub(super) fn formula(text: &Text<'_>, range: Range<usize>) -> Option<(usize, us
             Some(m) => "+-*/^()²³".contains(m),
             None => {
                 let w = text.word(i);
-                t.digit || w.contains(['^', '*', '/']) || (w.len() == 1 && !w.eq_ignore_ascii_case("a") && w != "I")
+                t.digit
+                    || w.contains(['^', '*', '/'])
+                    || (w.len() == 1 && !w.eq_ignore_ascii_case("a") && w != "I")
                     || matches!(w, "sin" | "cos" | "tan" | "log" | "ln" | "exp" | "sqrt" | "pi")
             }
         })
     };
     let telling = |i: usize| {
         let w = text.word(i);
-        (w.contains(|c: char| c.is_alphabetic()) && (w.contains(['^', '*']) || text.tokens.get(i).is_some_and(|t| t.digit))) || w.len() == 1 && w.chars().all(char::is_alphabetic)
+        (w.contains(|c: char| c.is_alphabetic())
+            && (w.contains(['^', '*']) || text.tokens.get(i).is_some_and(|t| t.digit)))
+            || w.len() == 1 && w.chars().all(char::is_alphabetic)
             || matches!(w, "sin" | "cos" | "tan" | "log" | "ln" | "exp" | "sqrt")
     };
     let mut best: Option<(usize, usize)> = None;
@@ -195,7 +231,9 @@ pub(super) fn formula(text: &Text<'_>, range: Range<usize>) -> Option<(usize, us
             to += 1;
         }
         let mut end = to;
-        while end > i && text.tokens.get(end - 1).is_some_and(|t| t.mark.is_some_and(|m| "+-*/^(".contains(m))) {
+        while end > i
+            && text.tokens.get(end - 1).is_some_and(|t| t.mark.is_some_and(|m| "+-*/^(".contains(m)))
+        {
             end -= 1;
         }
         if (i..end).any(telling) && best.is_none_or(|(a, b)| end - i > b - a) {

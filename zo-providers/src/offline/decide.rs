@@ -28,19 +28,17 @@ struct Choice {
     fit: Fit,
     filled: Filled,
     confidence: f32,
-    strength: f32,
 }
 
 /// Decides. With `must`, the best tool is taken however weak it is.
 pub(super) fn decide(e: &Evidence<'_>, tools: &[&ToolSpec], must: bool) -> Decision {
     let all = 0..e.text.tokens.len();
     let Some(whole) = choose(e, tools, all.clone()) else { return Decision::Nothing };
-    if std::env::var_os("ZO_DUMP").is_some() {
-        let (fit, filled) = (&whole.fit, &whole.filled);
-        eprintln!("DUMP {} {} {} {} {} {} {} {} {}", fit.name, fit.about, fit.covered, fit.common.min(4.0), small(filled.missing.len()) / small(filled.required.max(1)), small(filled.found.min(4)), small(usize::from(e.expression.is_some())), whole.strength, tools.get(whole.fit.tool).map_or("", |t| t.name.as_str()));
-    }
     let sure = |c: &Choice| must || c.confidence >= 0.0;
-    if !sure(&whole) {
+    // Arguments that are missing speak against a call, but a tool that was named may ask for them.
+    let named = whole.fit.name >= 0.6 || whole.fit.triggered;
+    let may_ask = named && !whole.filled.missing.is_empty();
+    if !sure(&whole) && !may_ask {
         return Decision::Nothing;
     }
     if let Some(calls) = several(e, tools, &whole) {
@@ -64,7 +62,15 @@ const THRESHOLD: f32 = -1.1;
 /// The tool that fits tokens `range` best. Of those that are close, the one whose arguments are there.
 fn choose(e: &Evidence<'_>, tools: &[&ToolSpec], range: Range<usize>) -> Option<Choice> {
     let query = Query::new(&e.text, range.clone());
-    let ranked = route::rank(&query, tools);
+    let mut ranked = route::rank(&query, tools);
+    if e.expression.is_some() {
+        for fit in &mut ranked {
+            if tools.get(fit.tool).is_some_and(|t| takes_arithmetic(t)) {
+                fit.score += 8.0;
+            }
+        }
+        ranked.sort_by(|a, b| b.score.total_cmp(&a.score).then(a.tool.cmp(&b.tool)));
+    }
     let best = ranked.first()?.score;
     let mut out: Option<(f32, Choice)> = None;
     for fit in ranked.into_iter().take(4) {
@@ -77,8 +83,7 @@ fn choose(e: &Evidence<'_>, tools: &[&ToolSpec], range: Range<usize>) -> Option<
         let ready = if filled.missing.is_empty() { 1.0 } else { 0.86 };
         let value = fit.score * ready + 0.15 * small(filled.found);
         if out.as_ref().is_none_or(|(v, _)| value > *v) {
-            let strength = filled.strength;
-            out = Some((value, Choice { fit, filled, confidence, strength }));
+            out = Some((value, Choice { fit, filled, confidence }));
         }
     }
     out.map(|(_, choice)| choice)
@@ -112,13 +117,19 @@ fn confidence(e: &Evidence<'_>, fit: &Fit, filled: &Filled, spec: &ToolSpec) -> 
 fn takes_arithmetic(spec: &ToolSpec) -> bool {
     let words = |text: &str| {
         let text = text.to_lowercase();
-        ["calculat", "arithmetic", "math", "expression", "evaluate", "formula"].iter().any(|w| text.contains(w))
+        ["calculat", "arithmetic", "math", "expression", "evaluate", "formula"]
+            .iter()
+            .any(|w| text.contains(w))
     };
     words(&spec.name) || words(super::words::cut(&spec.description, 400))
 }
 
 /// Several requests in one message, when each stretch of it stands on its own.
-fn several(e: &Evidence<'_>, tools: &[&ToolSpec], whole: &Choice) -> Option<Vec<(usize, Map<String, Value>)>> {
+fn several(
+    e: &Evidence<'_>,
+    tools: &[&ToolSpec],
+    whole: &Choice,
+) -> Option<Vec<(usize, Map<String, Value>)>> {
     let cuts = stretches(e);
     if cuts.len() < 2 {
         return None;
@@ -128,7 +139,10 @@ fn several(e: &Evidence<'_>, tools: &[&ToolSpec], whole: &Choice) -> Option<Vec<
     for range in cuts {
         let Some(choice) = choose(e, tools, range.clone()) else { continue };
         let same = choice.fit.tool == whole.fit.tool;
-        let own_words = choice.fit.name >= 0.3 || choice.fit.common >= 1.0 || choice.fit.triggered || e.expression.is_some();
+        let own_words = choice.fit.name >= 0.3
+            || choice.fit.common >= 1.0
+            || choice.fit.triggered
+            || e.expression.is_some();
         let ready = choice.filled.missing.is_empty() && (choice.filled.found > 0 || !same);
         // A part must be surer than the whole, or every second sentence would be a request of its own.
         if choice.confidence < 0.9 || !own_words || !ready {
@@ -154,7 +168,9 @@ fn stretches(e: &Evidence<'_>) -> Vec<Range<usize>> {
     let text = &e.text;
     let n = text.tokens.len();
     let mut out: Vec<Range<usize>> = Vec::new();
-    let quoted = |i: usize| e.spans.iter().any(|s| s.look == super::extract::span::Look::Quoted && s.from <= i && i < s.to);
+    let quoted = |i: usize| {
+        e.spans.iter().any(|s| s.look == super::extract::span::Look::Quoted && s.from <= i && i < s.to)
+    };
     let mut from = 0;
     for i in 0..n {
         let ends = (text.ends_sentence(i) || text.any(i, &["and", "then", "also", "plus"])) && !quoted(i);

@@ -50,7 +50,12 @@ pub(super) struct Filling<'e, 'a> {
 }
 
 /// Fills `tool` from tokens `range`. `pinned` gives one slot a piece of the message and keeps it from its siblings.
-pub(super) fn fill(e: &Evidence<'_>, tool: &ToolSpec, range: Range<usize>, pinned: Option<(usize, Span)>) -> Filled {
+pub(super) fn fill(
+    e: &Evidence<'_>,
+    tool: &ToolSpec,
+    range: Range<usize>,
+    pinned: Option<(usize, Span)>,
+) -> Filled {
     let root: &Value = &tool.input;
     let slots = slot::slots(root);
     let tool_words = tool_words(tool);
@@ -59,7 +64,9 @@ pub(super) fn fill(e: &Evidence<'_>, tool: &ToolSpec, range: Range<usize>, pinne
     if let Some((slot, span)) = pinned {
         let siblings: Vec<&Span> = e.spans.iter().filter(|s| s.list == span.list && **s != span).collect();
         pool.retain(|c| {
-            if c.slot == slot { c.from >= span.from && c.to <= span.to } else {
+            if c.slot == slot {
+                c.from >= span.from && c.to <= span.to
+            } else {
                 !siblings.iter().any(|s| c.from < s.to && s.from < c.to) || c.shared
             }
         });
@@ -91,7 +98,13 @@ pub(super) fn fill(e: &Evidence<'_>, tool: &ToolSpec, range: Range<usize>, pinne
     reorder(&slots, &mut chosen);
     let fan = fan(e, &slots, &chosen, &used);
     let strength = strength / f32::from(u8::try_from(found.max(1)).unwrap_or(u8::MAX));
-    let mut out = Filled { found, strength, required: slots.iter().filter(|s| s.required).count(), fan, ..Filled::default() };
+    let mut out = Filled {
+        found,
+        strength,
+        required: slots.iter().filter(|s| s.required).count(),
+        fan,
+        ..Filled::default()
+    };
     let mut args = Value::Object(Map::new());
     for (slot, choice) in slots.iter().zip(chosen) {
         let value = choice.map(|c| c.value).or_else(|| fallback(root, slot));
@@ -149,7 +162,10 @@ fn exchange(pool: &[Candidate], slots: &[Slot<'_>], chosen: &mut [Option<Candida
             continue;
         }
         let free = |c: &Candidate, but: usize| {
-            c.shared || !chosen.iter().enumerate().any(|(k, o)| k != but && o.as_ref().is_some_and(|o| !o.shared && o.from < c.to && c.from < o.to))
+            c.shared
+                || !chosen.iter().enumerate().any(|(k, o)| {
+                    k != but && o.as_ref().is_some_and(|o| !o.shared && o.from < c.to && c.from < o.to)
+                })
         };
         let mut best: Option<(f32, usize, Candidate, Candidate)> = None;
         for i in 0..n {
@@ -157,9 +173,17 @@ fn exchange(pool: &[Candidate], slots: &[Slot<'_>], chosen: &mut [Option<Candida
             if x.shared {
                 continue;
             }
-            let Some(take) = pool.iter().find(|c| c.slot == j && c.from == x.from && c.to == x.to && c.score >= 1.0) else { continue };
+            let Some(take) =
+                pool.iter().find(|c| c.slot == j && c.from == x.from && c.to == x.to && c.score >= 1.0)
+            else {
+                continue;
+            };
             let other = pool.iter().find(|c| {
-                c.slot == i && c.score >= 1.0 && (c.to <= x.from || c.from >= x.to) && free(c, i) && c.value != x.value
+                c.slot == i
+                    && c.score >= 1.0
+                    && (c.to <= x.from || c.from >= x.to)
+                    && free(c, i)
+                    && c.value != x.value
             });
             let Some(other) = other else { continue };
             let gain = take.score + other.score - x.score;
@@ -190,8 +214,12 @@ fn reorder(slots: &[Slot<'_>], chosen: &mut [Option<Candidate>]) {
     for i in 0..slots.len() {
         for j in i + 1..slots.len() {
             let (Some(a), Some(b)) = (slots.get(i), slots.get(j)) else { continue };
-            let alike = a.kind == b.kind && a.list == b.list && a.hint == b.hint && a.path.len() == b.path.len()
-                && stems.get(i) == stems.get(j) && stems.get(i).is_some_and(|s| !s.is_empty())
+            let alike = a.kind == b.kind
+                && a.list == b.list
+                && a.hint == b.hint
+                && a.path.len() == b.path.len()
+                && stems.get(i) == stems.get(j)
+                && stems.get(i).is_some_and(|s| !s.is_empty())
                 && a.node.get("enum") == b.node.get("enum");
             let (Some(Some(x)), Some(Some(y))) = (chosen.get(i), chosen.get(j)) else { continue };
             if alike && x.from > y.from {
@@ -221,7 +249,12 @@ fn fallback(root: &Value, slot: &Slot<'_>) -> Option<Value> {
 }
 
 /// A single value that was one of several of its kind, the others being of no other use.
-fn fan(e: &Evidence<'_>, slots: &[Slot<'_>], chosen: &[Option<Candidate>], used: &[bool]) -> Option<(usize, u32)> {
+fn fan(
+    e: &Evidence<'_>,
+    slots: &[Slot<'_>],
+    chosen: &[Option<Candidate>],
+    used: &[bool],
+) -> Option<(usize, u32)> {
     slots.iter().zip(chosen).enumerate().find_map(|(i, (slot, choice))| {
         let choice = choice.as_ref()?;
         if slot.list || slot.kind != Kind::Text || !slot.required || choice.list == 0 {
@@ -285,7 +318,8 @@ fn prune(root: &Value, node: &Value, args: &mut Value, depth: usize) {
 /// Which required properties keep `args` from being acceptable.
 fn unmet(root: &Value, args: &Value) -> Vec<String> {
     let node = schema::resolve(root, root);
-    let names = node.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let names =
+        node.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let mut out: Vec<String> = names
         .filter(|name| {
             let whole = node.get("properties").and_then(|p| p.get(name));

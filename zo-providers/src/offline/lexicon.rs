@@ -6,16 +6,34 @@ use std::{collections::HashMap, sync::OnceLock};
 /// Value of a numeral below twenty or of a full ten, or of *dozen*.
 pub(super) fn numeral(word: &str) -> Option<f64> {
     const ONES: [&str; 20] = [
-        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
     ];
     const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
-    let is = |w: &&str| w.eq_ignore_ascii_case(word);
+    let is = |w: &str| w.eq_ignore_ascii_case(word);
     let small = |i: usize| u32::try_from(i).ok().map(f64::from);
-    match ONES.iter().position(|w| is(&w)) {
+    match ONES.iter().position(|w| is(w)) {
         Some(i) => small(i),
         None if word.eq_ignore_ascii_case("dozen") => Some(12.0),
-        None => TENS.iter().position(|w| is(&w)).and_then(|i| small((i + 2) * 10)),
+        None => TENS.iter().position(|w| is(w)).and_then(|i| small((i + 2) * 10)),
     }
 }
 
@@ -34,11 +52,25 @@ pub(super) fn multiplier(word: &str) -> Option<f64> {
 /// Month of the year, 1 to 12.
 pub(super) fn month(word: &str) -> Option<u32> {
     const MONTHS: [&str; 12] = [
-        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
         "december",
     ];
     let word = word.to_ascii_lowercase();
-    let found = MONTHS.iter().position(|m| *m == word || (word.len() == 3 && m.starts_with(word.as_str())) || (word == "sept" && *m == "september"))?;
+    let found = MONTHS.iter().position(|m| {
+        *m == word
+            || (word.len() == 3 && m.starts_with(word.as_str()))
+            || (word == "sept" && *m == "september")
+    })?;
     u32::try_from(found + 1).ok()
 }
 
@@ -217,7 +249,10 @@ const UNITS: &[(&str, &str)] = &[
     ("child children kid kids", "child children"),
     ("star stars", "rating star"),
     ("percent", "percent percentage rate"),
-    ("dollar dollars usd bucks euro euros eur pounds yen", "amount price cost budget money payment salary income principal investment loan balance value"),
+    (
+        "dollar dollars usd bucks euro euros eur pounds yen",
+        "amount price cost budget money payment salary income principal investment loan balance value",
+    ),
     ("pixel pixels px", "pixel width height radius size"),
     ("bpm", "tempo beat"),
     ("gb mb tb", "size memory storage"),
@@ -251,22 +286,72 @@ pub(super) fn is_unit(word: &str) -> bool {
 
 /// ISO 639-1 codes and English names of languages.
 const LANGUAGES: &[(&str, &str)] = &[
-    ("en", "english"), ("fr", "french"), ("de", "german"), ("es", "spanish"), ("it", "italian"), ("pt", "portuguese"),
-    ("nl", "dutch"), ("ru", "russian"), ("zh", "chinese"), ("ja", "japanese"), ("ko", "korean"), ("ar", "arabic"),
-    ("hi", "hindi"), ("id", "indonesian"), ("tr", "turkish"), ("pl", "polish"), ("sv", "swedish"), ("da", "danish"),
-    ("no", "norwegian"), ("fi", "finnish"), ("el", "greek"), ("he", "hebrew"), ("th", "thai"), ("vi", "vietnamese"),
-    ("uk", "ukrainian"), ("cs", "czech"), ("hu", "hungarian"), ("ro", "romanian"), ("bn", "bengali"), ("la", "latin"),
+    ("en", "english"),
+    ("fr", "french"),
+    ("de", "german"),
+    ("es", "spanish"),
+    ("it", "italian"),
+    ("pt", "portuguese"),
+    ("nl", "dutch"),
+    ("ru", "russian"),
+    ("zh", "chinese"),
+    ("ja", "japanese"),
+    ("ko", "korean"),
+    ("ar", "arabic"),
+    ("hi", "hindi"),
+    ("id", "indonesian"),
+    ("tr", "turkish"),
+    ("pl", "polish"),
+    ("sv", "swedish"),
+    ("da", "danish"),
+    ("no", "norwegian"),
+    ("fi", "finnish"),
+    ("el", "greek"),
+    ("he", "hebrew"),
+    ("th", "thai"),
+    ("vi", "vietnamese"),
+    ("uk", "ukrainian"),
+    ("cs", "czech"),
+    ("hu", "hungarian"),
+    ("ro", "romanian"),
+    ("bn", "bengali"),
+    ("la", "latin"),
 ];
 
 /// ISO 4217 codes and the English words for currencies.
 const CURRENCIES: &[(&str, &str)] = &[
-    ("USD", "us dollar"), ("USD", "us dollars"), ("USD", "american dollars"), ("USD", "dollars"), ("USD", "dollar"),
-    ("USD", "$"), ("EUR", "euro"), ("EUR", "euros"), ("EUR", "€"), ("GBP", "british pounds"), ("GBP", "british pound"),
-    ("GBP", "pounds sterling"), ("GBP", "pounds"), ("GBP", "pound"), ("GBP", "£"), ("JPY", "japanese yen"),
-    ("JPY", "yen"), ("CNY", "chinese yuan"), ("CNY", "yuan"), ("INR", "indian rupees"), ("INR", "rupees"),
-    ("CAD", "canadian dollars"), ("CAD", "canadian dollar"), ("AUD", "australian dollars"),
-    ("AUD", "australian dollar"), ("CHF", "swiss francs"), ("CHF", "swiss franc"), ("MXN", "mexican pesos"),
-    ("BRL", "brazilian reais"), ("KRW", "korean won"), ("RUB", "rubles"), ("SEK", "swedish krona"),
+    ("USD", "us dollar"),
+    ("USD", "us dollars"),
+    ("USD", "american dollars"),
+    ("USD", "dollars"),
+    ("USD", "dollar"),
+    ("USD", "$"),
+    ("EUR", "euro"),
+    ("EUR", "euros"),
+    ("EUR", "€"),
+    ("GBP", "british pounds"),
+    ("GBP", "british pound"),
+    ("GBP", "pounds sterling"),
+    ("GBP", "pounds"),
+    ("GBP", "pound"),
+    ("GBP", "£"),
+    ("JPY", "japanese yen"),
+    ("JPY", "yen"),
+    ("CNY", "chinese yuan"),
+    ("CNY", "yuan"),
+    ("INR", "indian rupees"),
+    ("INR", "rupees"),
+    ("CAD", "canadian dollars"),
+    ("CAD", "canadian dollar"),
+    ("AUD", "australian dollars"),
+    ("AUD", "australian dollar"),
+    ("CHF", "swiss francs"),
+    ("CHF", "swiss franc"),
+    ("MXN", "mexican pesos"),
+    ("BRL", "brazilian reais"),
+    ("KRW", "korean won"),
+    ("RUB", "rubles"),
+    ("SEK", "swedish krona"),
 ];
 
 /// Another spelling of a word by which an enum option may be meant: a language for its code.

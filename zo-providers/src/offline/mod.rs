@@ -21,14 +21,17 @@ mod slot;
 mod turn;
 mod words;
 
-use answer::{ask, from_facts, from_instructions, from_results, is_question, is_statement_about_user, no_model, small_talk};
+use answer::{
+    ask, from_facts, from_instructions, from_results, is_question, is_statement_about_user, no_model,
+    small_talk,
+};
 use decide::{Decision, decide};
 use extract::Evidence;
 use serde_json::Value;
 use turn::Turn;
 use zo_traits::{
-    BoxStream, Capabilities, Cx, FinishReason, ModelInfo, PartKind, Provider, Request, Result, StreamEvent, ToolChoice,
-    ToolSpec, Usage, async_trait, stream_of,
+    BoxStream, Capabilities, Cx, FinishReason, ModelInfo, PartKind, Provider, Request, Result, StreamEvent,
+    ToolChoice, ToolSpec, Usage, async_trait, stream_of,
 };
 
 /// Name of its one model.
@@ -121,7 +124,9 @@ fn events(request: &Request) -> Vec<StreamEvent> {
     let mut written = 0;
     let finish = match reply(request, &turn) {
         Reply::Words(words) => {
-            let most = request.max_tokens.map_or(usize::MAX, |t| usize::try_from(t).unwrap_or(usize::MAX).saturating_mul(4));
+            let most = request
+                .max_tokens
+                .map_or(usize::MAX, |t| usize::try_from(t).unwrap_or(usize::MAX).saturating_mul(4));
             let shown = words::cut(&words, most);
             written = shown.len();
             out.push(StreamEvent::PartStart { index: 0, kind: PartKind::Text });
@@ -161,7 +166,7 @@ fn pieces(text: &str) -> impl Iterator<Item = &str> {
             .map(|(at, c)| at + c.len_utf8())
             .find(|end| *end >= 16)
             .unwrap_or(rest.len())
-            .min(rest.floor_char_boundary(512).max(1));
+            .min(words::cut(rest, 512).len().max(1));
         let (piece, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
         rest = tail;
         Some(piece)
@@ -186,7 +191,8 @@ fn input_tokens(request: &Request) -> u64 {
 
 fn reply(request: &Request, turn: &Turn<'_>) -> Reply {
     let activated = !turn.calls.is_empty() && turn.calls.iter().all(|c| activates_skill(&c.name));
-    if !turn.results.is_empty() && !(activated && turn.rounds == 1) {
+    let may_go_on = activated && turn.rounds == 1;
+    if !turn.results.is_empty() && !may_go_on {
         return Reply::Words(from_results(&turn.results));
     }
     let (tools, must): (Vec<&ToolSpec>, bool) = match &request.tool_choice {
@@ -211,7 +217,8 @@ fn reply(request: &Request, turn: &Turn<'_>) -> Reply {
         return Reply::Words(words);
     }
     let fact = from_facts(turn, &evidence.text).filter(|_| is_question(&evidence.text));
-    let personal = (0..evidence.text.tokens.len()).any(|i| evidence.text.any(i, &["my", "i", "me", "mine", "our", "i'm"]));
+    let personal = (0..evidence.text.tokens.len())
+        .any(|i| evidence.text.any(i, &["my", "i", "me", "mine", "our", "i'm"]));
     if let Some((share, words)) = &fact
         && *share >= 0.6
         && personal
@@ -221,7 +228,8 @@ fn reply(request: &Request, turn: &Turn<'_>) -> Reply {
         return Reply::Words(words.clone());
     }
     let asking = is_question(&evidence.text);
-    let fitting: Vec<&ToolSpec> = tools.iter().copied().filter(|t| must || !(asking && keeps_facts(t))).collect();
+    let fitting: Vec<&ToolSpec> =
+        tools.iter().copied().filter(|t| must || !(asking && keeps_facts(t))).collect();
     match decide(&evidence, &fitting, must) {
         Decision::Call(calls) => named(&fitting, calls),
         Decision::Ask(tool, missing) => match (fact, fitting.get(tool)) {

@@ -70,7 +70,13 @@ impl Query {
                 }
                 terms.push(stem);
                 let number = word.bytes().all(|b| b.is_ascii_digit());
-                weights.push(if number { 0.1 } else if is_generic(stem) { 0.35 } else { 1.0 });
+                weights.push(if number {
+                    0.1
+                } else if is_generic(stem) {
+                    0.35
+                } else {
+                    1.0
+                });
             });
         }
         let mut index: Vec<(Stem, u16, f32)> = Vec::new();
@@ -106,7 +112,9 @@ impl Query {
 
     /// Does a line or clause `Triggers: a, b` of `text` name a phrase of the message?
     pub(super) fn has_trigger(&self, text: &str) -> bool {
-        text.split("Triggers:").skip(1).any(|t| t.lines().next().unwrap_or("").split(',').any(|p| self.has_phrase(p)))
+        text.split("Triggers:")
+            .skip(1)
+            .any(|t| t.lines().next().unwrap_or("").split(',').any(|p| self.has_phrase(p)))
     }
 
     fn has_phrase(&self, phrase: &str) -> bool {

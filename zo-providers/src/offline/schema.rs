@@ -72,7 +72,13 @@ pub(super) fn kind(node: &Value) -> Kind {
         _ if node.get("properties").is_some() => Kind::Object,
         _ if node.get("items").is_some() => Kind::Array,
         _ => match options(node).first() {
-            Some((Value::Number(n), _)) => if n.is_f64() { Kind::Number } else { Kind::Integer },
+            Some((Value::Number(n), _)) => {
+                if n.is_f64() {
+                    Kind::Number
+                } else {
+                    Kind::Integer
+                }
+            }
             Some((Value::Bool(_), _)) => Kind::Boolean,
             _ => Kind::Text,
         },
@@ -146,15 +152,26 @@ fn check(root: &Value, node: &Value, value: &Value, depth: usize, steps: &mut u3
         "maximum" => number(value).is_none_or(|v| rule.as_f64().is_some_and(|r| v <= r)),
         "exclusiveMinimum" => number(value).is_none_or(|v| rule.as_f64().is_some_and(|r| v > r)),
         "exclusiveMaximum" => number(value).is_none_or(|v| rule.as_f64().is_some_and(|r| v < r)),
-        "multipleOf" => number(value).is_none_or(|v| rule.as_f64().is_some_and(|r| r > 0.0 && (v / r).fract() == 0.0)),
-        "minLength" => value.as_str().is_none_or(|s| rule.as_u64().is_some_and(|r| s.chars().count() as u64 >= r)),
-        "maxLength" => value.as_str().is_none_or(|s| rule.as_u64().is_some_and(|r| s.chars().count() as u64 <= r)),
+        "multipleOf" => {
+            number(value).is_none_or(|v| rule.as_f64().is_some_and(|r| r > 0.0 && (v / r).fract() == 0.0))
+        }
+        "minLength" => {
+            value.as_str().is_none_or(|s| rule.as_u64().is_some_and(|r| s.chars().count() as u64 >= r))
+        }
+        "maxLength" => {
+            value.as_str().is_none_or(|s| rule.as_u64().is_some_and(|r| s.chars().count() as u64 <= r))
+        }
         "minItems" => value.as_array().is_none_or(|a| rule.as_u64().is_some_and(|r| a.len() as u64 >= r)),
         "maxItems" => value.as_array().is_none_or(|a| rule.as_u64().is_some_and(|r| a.len() as u64 <= r)),
-        "minProperties" => value.as_object().is_none_or(|o| rule.as_u64().is_some_and(|r| o.len() as u64 >= r)),
-        "maxProperties" => value.as_object().is_none_or(|o| rule.as_u64().is_some_and(|r| o.len() as u64 <= r)),
+        "minProperties" => {
+            value.as_object().is_none_or(|o| rule.as_u64().is_some_and(|r| o.len() as u64 >= r))
+        }
+        "maxProperties" => {
+            value.as_object().is_none_or(|o| rule.as_u64().is_some_and(|r| o.len() as u64 <= r))
+        }
         "uniqueItems" => value.as_array().is_none_or(|a| {
-            rule.as_bool() != Some(true) || a.iter().enumerate().all(|(i, v)| !a.iter().take(i).any(|w| same(v, w)))
+            rule.as_bool() != Some(true)
+                || a.iter().enumerate().all(|(i, v)| !a.iter().take(i).any(|w| same(v, w)))
         }),
         "items" => value.as_array().is_none_or(|a| {
             let from = schema.get("prefixItems").and_then(Value::as_array).map_or(0, Vec::len);
@@ -163,9 +180,9 @@ fn check(root: &Value, node: &Value, value: &Value, depth: usize, steps: &mut u3
         "prefixItems" => value
             .as_array()
             .is_none_or(|a| a.iter().zip(list(rule)).all(|(v, s)| check(root, s, v, depth + 1, steps))),
-        "required" => value.as_object().is_none_or(|o| {
-            list(rule).all(|name| name.as_str().is_some_and(|name| o.contains_key(name)))
-        }),
+        "required" => value
+            .as_object()
+            .is_none_or(|o| list(rule).all(|name| name.as_str().is_some_and(|name| o.contains_key(name)))),
         "properties" => value.as_object().is_none_or(|o| {
             o.iter().all(|(name, v)| rule.get(name).is_none_or(|s| check(root, s, v, depth + 1, steps)))
         }),
@@ -177,7 +194,11 @@ fn check(root: &Value, node: &Value, value: &Value, depth: usize, steps: &mut u3
         }),
         "format" => value.as_str().is_none_or(|s| rule.as_str().is_some_and(|f| fits_format(f, s))),
         "pattern" => !value.is_string(),
-        "patternProperties" | "propertyNames" | "dependentRequired" | "dependentSchemas" | "dependencies"
+        "patternProperties"
+        | "propertyNames"
+        | "dependentRequired"
+        | "dependentSchemas"
+        | "dependencies"
         | "unevaluatedProperties" => !value.is_object(),
         "contains" | "unevaluatedItems" | "additionalItems" => !value.is_array(),
         "not" | "if" => false,

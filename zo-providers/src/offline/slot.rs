@@ -84,7 +84,9 @@ impl<'a> Slot<'a> {
 
     /// The value to use when nothing was said: the schema's default, or the one that the description states.
     pub(super) fn default(&self) -> Option<Value> {
-        if let Some(value) = self.whole.get("default").or_else(|| self.node.get("default")).filter(|v| !v.is_null()) {
+        if let Some(value) =
+            self.whole.get("default").or_else(|| self.node.get("default")).filter(|v| !v.is_null())
+        {
             return Some(value.clone());
         }
         if let Some(only) = self.node.get("const") {
@@ -103,7 +105,11 @@ impl<'a> Slot<'a> {
             Kind::Boolean => stated.to_ascii_lowercase().parse().ok().map(Value::Bool),
             Kind::Integer => stated.parse::<i64>().ok().map(Value::from),
             Kind::Number => stated.parse::<f64>().ok().filter(|n| n.is_finite()).map(Value::from),
-            Kind::Text if !stated.is_empty() && stated.len() < 40 && about.get(at..)?.starts_with(['\'', '"', '`']) => {
+            Kind::Text
+                if !stated.is_empty()
+                    && stated.len() < 40
+                    && about.get(at..)?.starts_with(['\'', '"', '`']) =>
+            {
                 Some(Value::from(stated))
             }
             _ => None,
@@ -134,7 +140,13 @@ pub(super) fn slots(root: &Value) -> Vec<Slot<'_>> {
     out
 }
 
-fn object<'a>(root: &'a Value, node: &'a Value, path: &mut Vec<&'a str>, required: bool, out: &mut Vec<Slot<'a>>) {
+fn object<'a>(
+    root: &'a Value,
+    node: &'a Value,
+    path: &mut Vec<&'a str>,
+    required: bool,
+    out: &mut Vec<Slot<'a>>,
+) {
     if path.len() > schema::DEPTH {
         return;
     }
@@ -149,7 +161,13 @@ fn object<'a>(root: &'a Value, node: &'a Value, path: &mut Vec<&'a str>, require
     }
 }
 
-fn leaf<'a>(root: &'a Value, whole: &'a Value, path: &mut Vec<&'a str>, required: bool, out: &mut Vec<Slot<'a>>) {
+fn leaf<'a>(
+    root: &'a Value,
+    whole: &'a Value,
+    path: &mut Vec<&'a str>,
+    required: bool,
+    out: &mut Vec<Slot<'a>>,
+) {
     let node = schema::resolve(root, whole);
     match schema::kind(node) {
         Kind::Object if node.get("properties").is_some() => object(root, node, path, required, out),
@@ -180,9 +198,17 @@ fn leaf<'a>(root: &'a Value, whole: &'a Value, path: &mut Vec<&'a str>, required
     }
 }
 
-fn make<'a>(path: &[&'a str], whole: &'a Value, node: &'a Value, kind: Kind, list: bool, required: bool) -> Slot<'a> {
+fn make<'a>(
+    path: &[&'a str],
+    whole: &'a Value,
+    node: &'a Value,
+    kind: Kind,
+    list: bool,
+    required: bool,
+) -> Slot<'a> {
     let label = path.iter().rev().find(|p| **p != FIRST).copied().unwrap_or("");
-    let about = whole.get("description").or_else(|| node.get("description")).and_then(Value::as_str).unwrap_or("");
+    let about =
+        whole.get("description").or_else(|| node.get("description")).and_then(Value::as_str).unwrap_or("");
     let about = cut(about, 600);
     let mut words = String::with_capacity(label.len() + about.len() + 8);
     words::each_word(cut(label, 128), |w| {
@@ -195,7 +221,9 @@ fn make<'a>(path: &[&'a str], whole: &'a Value, node: &'a Value, kind: Kind, lis
     words.push_str(" : ");
     words.push_str(&about.to_lowercase());
     let mut name = Vec::new();
-    words::each_word(cut(label, 128), |w| name.push((stem(w), if words::is_generic(stem(w)) { 0.5 } else { 1.0 })));
+    words::each_word(cut(label, 128), |w| {
+        name.push((stem(w), if words::is_generic(stem(w)) { 0.5 } else { 1.0 }))
+    });
     // Examples ("such as ...", "e.g. ...") are not what the slot is about.
     let head = ["e.g", "such as", "for example", "for instance", "default", "format of", "(options"]
         .iter()
@@ -203,10 +231,23 @@ fn make<'a>(path: &[&'a str], whole: &'a Value, node: &'a Value, kind: Kind, lis
         .min()
         .and_then(|at| about.get(..at))
         .unwrap_or(about);
-    let about = words::stems(cut(head, 240), 24).into_iter().map(|s| (s, if words::is_generic(s) { 0.4 } else { 1.0 }));
+    let about = words::stems(cut(head, 240), 24)
+        .into_iter()
+        .map(|s| (s, if words::is_generic(s) { 0.4 } else { 1.0 }));
     let about = about.collect();
-    let mut slot =
-        Slot { path: path.to_vec(), node, whole, kind, list, required, words, name_len, name, about, hint: Hint::Other };
+    let mut slot = Slot {
+        path: path.to_vec(),
+        node,
+        whole,
+        kind,
+        list,
+        required,
+        words,
+        name_len,
+        name,
+        about,
+        hint: Hint::Other,
+    };
     slot.hint = hint(&slot);
     slot
 }
@@ -236,22 +277,90 @@ fn hint(slot: &Slot<'_>) -> Hint {
         _ => {}
     }
     const PLACES: &[&str] = &[
-        "city", "location", "place", "state", "country", "region", "address", "destination", "origin", "town", "county",
-        "venue", "locations", "cities", "district", "province", "area", "airport", "loc", "where", "neighborhood",
+        "city",
+        "location",
+        "place",
+        "state",
+        "country",
+        "region",
+        "address",
+        "destination",
+        "origin",
+        "town",
+        "county",
+        "venue",
+        "locations",
+        "cities",
+        "district",
+        "province",
+        "area",
+        "airport",
+        "loc",
+        "where",
+        "neighborhood",
     ];
     const PEOPLE: &[&str] = &[
-        "author", "artist", "director", "directed", "actor", "player", "person", "user", "username", "singer", "composer", "writer",
-        "recipient", "contact", "cast", "starring", "employee", "owner", "politician", "celebrity", "doctor", "customer",
+        "author",
+        "artist",
+        "director",
+        "directed",
+        "actor",
+        "player",
+        "person",
+        "user",
+        "username",
+        "singer",
+        "composer",
+        "writer",
+        "recipient",
+        "contact",
+        "cast",
+        "starring",
+        "employee",
+        "owner",
+        "politician",
+        "celebrity",
+        "doctor",
+        "customer",
     ];
     const FREE: &[&str] = &[
-        "text", "message", "content", "body", "query", "question", "prompt", "sentence", "note", "keyword", "keywords",
-        "topic", "search", "statement", "phrase", "subject", "summary", "task", "fact", "memory", "input", "todo", "reminder", "q",
+        "text",
+        "message",
+        "content",
+        "body",
+        "query",
+        "question",
+        "prompt",
+        "sentence",
+        "note",
+        "keyword",
+        "keywords",
+        "topic",
+        "search",
+        "statement",
+        "phrase",
+        "subject",
+        "summary",
+        "task",
+        "fact",
+        "memory",
+        "input",
+        "todo",
+        "reminder",
+        "q",
     ];
-    let first = slot.words.get(slot.name_len..).unwrap_or("").split(['.', ';']).next().unwrap_or("").to_owned();
+    let first =
+        slot.words.get(slot.name_len..).unwrap_or("").split(['.', ';']).next().unwrap_or("").to_owned();
     let about = |any: &[&str]| any.iter().any(|w| has_word(&first, w));
-    if slot.named(&["datetime", "timestamp"]) || (slot.named(&["date", "time"]) && slot.words.contains("iso-8601")) || slot.words.contains("yyyy-mm-dd hh:mm") {
+    if slot.named(&["datetime", "timestamp"])
+        || (slot.named(&["date", "time"]) && slot.words.contains("iso-8601"))
+        || slot.words.contains("yyyy-mm-dd hh:mm")
+    {
         Hint::DateTime
-    } else if slot.named(&["date", "day", "birthday", "checkin", "checkout", "deadline"]) && !slot.named(&["days"]) || about(&["date"]) && !slot.named(FREE) {
+    } else if slot.named(&["date", "day", "birthday", "checkin", "checkout", "deadline"])
+        && !slot.named(&["days"])
+        || about(&["date"]) && !slot.named(FREE)
+    {
         Hint::Date
     } else if slot.named(&["time", "hour"]) && !slot.named(&["zone", "format", "frame", "period", "unit"]) {
         Hint::Time
@@ -259,7 +368,9 @@ fn hint(slot: &Slot<'_>) -> Hint {
         Hint::Email
     } else if slot.named(&["url", "uri", "link", "website", "webpage"]) {
         Hint::Url
-    } else if slot.named(&["expression", "formula", "equation", "expr"]) || (slot.named(&["function"]) && slot.speaks_of(&["derivative", "integral", "integrate", "calculate", "x"]))
+    } else if slot.named(&["expression", "formula", "equation", "expr"])
+        || (slot.named(&["function"])
+            && slot.speaks_of(&["derivative", "integral", "integrate", "calculate", "x"]))
         || about(&["mathematical expression", "arithmetic expression"])
     {
         Hint::Expression
@@ -271,7 +382,21 @@ fn hint(slot: &Slot<'_>) -> Hint {
         Hint::Place
     } else if slot.named(PEOPLE) && !slot.named(&["id", "type"]) {
         Hint::Person
-    } else if slot.named(&["id", "uuid", "identifier", "number", "code", "key", "docket", "isbn", "sku", "ticket", "ip", "phone", "token"]) {
+    } else if slot.named(&[
+        "id",
+        "uuid",
+        "identifier",
+        "number",
+        "code",
+        "key",
+        "docket",
+        "isbn",
+        "sku",
+        "ticket",
+        "ip",
+        "phone",
+        "token",
+    ]) {
         Hint::Id
     } else if slot.named(FREE) {
         Hint::Free

@@ -93,7 +93,8 @@ impl<'a> Text<'a> {
 
 /// The first `max` bytes, cut at a character.
 pub(super) fn cut(text: &str, max: usize) -> &str {
-    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+    let end = (0..=max.min(text.len())).rev().take(4).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or("")
 }
 
 fn tokens(text: &str) -> Vec<Token> {
@@ -107,7 +108,9 @@ fn tokens(text: &str) -> Vec<Token> {
         let next = chars.peek().map(|&(_, c)| c);
         let signed = matches!(c, '-' | '+' | '−')
             && next.is_some_and(|n| n.is_ascii_digit())
-            && out.last().is_none_or(|t| t.end < start || matches!(t.mark, Some('(' | '[' | '{' | ',' | '=' | '$')));
+            && out
+                .last()
+                .is_none_or(|t| t.end < start || matches!(t.mark, Some('(' | '[' | '{' | ',' | '=' | '$')));
         if !(c.is_alphanumeric() || c == '_' || signed) {
             match c {
                 '(' | '[' | '{' => depth += 1,
@@ -129,8 +132,9 @@ fn tokens(text: &str) -> Vec<Token> {
             let after = ahead.next().map(|(_, c)| c);
             let joins = |c: char| c.is_alphanumeric() || c == '_';
             let inside = if url {
-                !c.is_whitespace() && !matches!(c, '"' | '\'' | '<' | '>' | ')' | ']' | '}' | ',')
-                    && !(matches!(c, '.' | '?' | '!' | ';' | ':') && after.is_none_or(char::is_whitespace))
+                let closes = matches!(c, '"' | '\'' | '<' | '>' | ')' | ']' | '}' | ',');
+                let ends = matches!(c, '.' | '?' | '!' | ';' | ':') && after.is_none_or(char::is_whitespace);
+                !(c.is_whitespace() || closes || ends)
             } else {
                 match c {
                     c if joins(c) => true,
@@ -158,13 +162,17 @@ fn tokens(text: &str) -> Vec<Token> {
 
 fn is_url(rest: &str) -> bool {
     let head: String = rest.chars().take(8).collect::<String>().to_ascii_lowercase();
-    head.starts_with("http://") || head.starts_with("https://") || head.starts_with("www.") || head.starts_with("ftp://")
+    head.starts_with("http://")
+        || head.starts_with("https://")
+        || head.starts_with("www.")
+        || head.starts_with("ftp://")
 }
 
 /// Three digits and then no further digit: what follows a thousands separator.
 fn is_group(rest: Option<&str>) -> bool {
     let mut bytes = rest.unwrap_or("").bytes();
-    bytes.by_ref().take(3).filter(u8::is_ascii_digit).count() == 3 && !bytes.next().is_some_and(|b| b.is_ascii_digit())
+    bytes.by_ref().take(3).filter(u8::is_ascii_digit).count() == 3
+        && !bytes.next().is_some_and(|b| b.is_ascii_digit())
 }
 
 fn mark(start: usize, end: usize, c: char) -> Token {
@@ -194,16 +202,29 @@ pub(super) fn stem(word: &str) -> Stem {
     for (to, from) in buffer.iter_mut().zip(word.bytes()) {
         *to = from.to_ascii_lowercase();
     }
-    hash(shorten(buffer.get(..word.len()).unwrap_or(&[])))
+    let short = shorten(buffer.get(..word.len()).unwrap_or(&[]));
+    // "city" and "cities" meet at "citi".
+    match short {
+        [head @ .., b'y'] if head.len() >= 3 => hash_on(hash_all(head), b'i'),
+        _ => hash(short),
+    }
 }
 
+/// FNV-1a; the low bit is set so that no stem is 0, which stands for "no word".
 fn hash(bytes: &[u8]) -> Stem {
-    // FNV-1a; the low bit is set so that no stem is 0, which stands for "no word".
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)) | 1
+    hash_all(bytes) | 1
+}
+
+fn hash_all(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
+}
+
+fn hash_on(so_far: u64, byte: u8) -> Stem {
+    (so_far ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3) | 1
 }
 
 /// Takes English endings off. Wrong linguistically now and then, but the same for both sides of a comparison.
-fn shorten<'w>(mut w: &'w [u8]) -> &'w [u8] {
+fn shorten(mut w: &[u8]) -> &[u8] {
     let strip = |w: &mut &[u8], end: &[u8], min: usize| match w.strip_suffix(end) {
         Some(head) if head.len() >= min => {
             *w = head;
@@ -212,7 +233,9 @@ fn shorten<'w>(mut w: &'w [u8]) -> &'w [u8] {
         _ => false,
     };
     strip(&mut w, b"'s", 1);
-    for (plural, one) in [(&b"children"[..], &b"child"[..]), (b"people", b"person"), (b"men", b"man"), (b"women", b"woman")] {
+    for (plural, one) in
+        [(&b"children"[..], &b"child"[..]), (b"people", b"person"), (b"men", b"man"), (b"women", b"woman")]
+    {
         if w == plural {
             return one;
         }
@@ -220,9 +243,8 @@ fn shorten<'w>(mut w: &'w [u8]) -> &'w [u8] {
     if w.iter().any(|b| !b.is_ascii_alphabetic()) {
         return w;
     }
-    if w.ends_with(b"ies") && w.len() > 4 {
-        strip(&mut w, b"es", 2);
-    } else if [&b"sses"[..], b"ches", b"shes", b"xes", b"zes"].iter().any(|e| w.ends_with(e)) {
+    let ies = w.ends_with(b"ies") && w.len() > 4;
+    if ies || [&b"sses"[..], b"ches", b"shes", b"xes", b"zes"].iter().any(|e| w.ends_with(e)) {
         strip(&mut w, b"es", 2);
     } else if !(w.ends_with(b"ss") || w.ends_with(b"us") || w.ends_with(b"is")) {
         strip(&mut w, b"s", 3);
@@ -241,11 +263,6 @@ fn shorten<'w>(mut w: &'w [u8]) -> &'w [u8] {
         undouble(&mut w);
     }
     strip(&mut w, b"e", 3);
-    if w.ends_with(b"y") {
-        strip(&mut w, b"y", 3);
-    } else if w.ends_with(b"i") {
-        strip(&mut w, b"i", 3);
-    }
     w
 }
 
@@ -351,9 +368,16 @@ mod tests {
 
     #[test]
     fn related_words_share_a_stem() {
-        for (a, b) in [("calculate", "calculator"), ("calculation", "calculating"), ("movies", "Movie"), ("stopped", "stop"),
-            ("cities", "city"), ("boxes", "box"), ("monthly", "month"), ("converter", "convert")]
-        {
+        for (a, b) in [
+            ("calculate", "calculator"),
+            ("calculation", "calculating"),
+            ("movies", "Movie"),
+            ("stopped", "stop"),
+            ("cities", "city"),
+            ("boxes", "box"),
+            ("monthly", "month"),
+            ("converter", "convert"),
+        ] {
             assert_eq!(stem(a), stem(b), "{a} {b}");
         }
         assert_ne!(stem("less"), stem("le"));

@@ -139,7 +139,12 @@ impl Fault {
 
 /// Reads a failure off an HTTP answer. `header` looks a header up by its lower-case name; `now` is the wall clock, which only
 /// dates in headers are held against.
-pub fn classify<'h>(status: u16, header: impl Fn(&str) -> Option<&'h str>, body: &str, now: Timestamp) -> Fault {
+pub fn classify<'h>(
+    status: u16,
+    header: impl Fn(&str) -> Option<&'h str>,
+    body: &str,
+    now: Timestamp,
+) -> Fault {
     let told = Told::from_body(body);
     let mut fault = told.fault((status != 200).then_some(status));
     match header("x-should-retry") {
@@ -253,7 +258,11 @@ impl Told {
             return Class::Quota;
         }
         if status == Some(413) || named(&["request_too_large"]) {
-            return if named(CONTEXT) || says(CONTEXT_WORDS) { Class::ContextLength } else { Class::RequestTooLarge };
+            return if named(CONTEXT) || says(CONTEXT_WORDS) {
+                Class::ContextLength
+            } else {
+                Class::RequestTooLarge
+            };
         }
         if refused && (named(CONTEXT) || says(CONTEXT_WORDS) || says(&["context"]) && says(&["overflow"])) {
             return Class::ContextLength;
@@ -297,10 +306,19 @@ impl Told {
     fn by_name(code: &str, kind: &str) -> Class {
         for name in [code, kind] {
             let class = match name {
-                "rate_limit_error" | "rate_limit_exceeded" | "slow_down" | "requests" | "tokens"
+                "rate_limit_error"
+                | "rate_limit_exceeded"
+                | "slow_down"
+                | "requests"
+                | "tokens"
                 | "resource_exhausted" => Class::RateLimit,
-                "overloaded" | "service_unavailable" | "service_unavailable_error" | "server_is_overloaded"
-                | "unavailable" | "unavailable_error" | "capacity_exceeded" => Class::Overloaded,
+                "overloaded"
+                | "service_unavailable"
+                | "service_unavailable_error"
+                | "server_is_overloaded"
+                | "unavailable"
+                | "unavailable_error"
+                | "capacity_exceeded" => Class::Overloaded,
                 "timeout" | "timeout_error" => Class::Timeout,
                 "permission_error" | "permission_denied" | "forbidden" => Class::Permission,
                 "not_found" | "not_found_error" | "model_not_found" => Class::NotFound,
@@ -323,7 +341,8 @@ impl Told {
     fn per_day(&self) -> bool {
         self.details().any(|d| {
             d.get("violations").and_then(Value::as_array).is_some_and(|v| {
-                v.iter().any(|v| v.get("quotaId").and_then(Value::as_str).is_some_and(|q| q.contains("PerDay")))
+                v.iter()
+                    .any(|v| v.get("quotaId").and_then(Value::as_str).is_some_and(|q| q.contains("PerDay")))
             })
         })
     }
@@ -450,7 +469,8 @@ fn from_headers<'h>(
     class: Class,
     now: Timestamp,
 ) -> Option<Duration> {
-    if let Some(wait) = header("retry-after-ms").and_then(|v| v.trim().parse::<f64>().ok()).and_then(|ms| secs(ms / 1e3))
+    if let Some(wait) =
+        header("retry-after-ms").and_then(|v| v.trim().parse::<f64>().ok()).and_then(|ms| secs(ms / 1e3))
     {
         return Some(wait);
     }
@@ -565,8 +585,7 @@ fn until_date(text: &str, now: Timestamp) -> Option<Duration> {
 fn until_rfc3339(text: &str, now: Timestamp) -> Option<Duration> {
     let (date, time) = text.trim().split_once(['T', 't'])?;
     let mut numbers = date.splitn(3, '-').map(str::parse::<i64>);
-    let (year, month, day) =
-        (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+    let (year, month, day) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
     let time = time.strip_suffix(['Z', 'z']).or_else(|| time.strip_suffix("+00:00"))?;
     let clock = clock_seconds(time.split('.').next()?)?;
     secs_until(days_from_civil(year, month, day)? * 86400 + clock, now)
@@ -603,7 +622,8 @@ mod tests {
     const NOW: Timestamp = Timestamp(1_700_000_000_000); // 2023-11-14T22:13:20Z
 
     fn at(status: u16, headers: &[(&str, &'static str)], body: &str) -> Fault {
-        let headers: Vec<(String, &'static str)> = headers.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        let headers: Vec<(String, &'static str)> =
+            headers.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
         classify(status, |name| headers.iter().find(|(k, _)| k == name).map(|(_, v)| *v), body, NOW)
     }
 
@@ -620,7 +640,10 @@ mod tests {
         assert_eq!(wait(&[("retry-after", "Tue, 14 Nov 2022 22:13:30 GMT")]), Some(0), "the past is now");
         assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2099 07:28:00 GMT")]), None, "that is no retry");
         assert_eq!(wait(&[("retry-after", "-3")]), None);
-        assert_eq!(wait(&[("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s")]), Some(360_000));
+        assert_eq!(
+            wait(&[("x-ratelimit-reset-requests", "1s"), ("x-ratelimit-reset-tokens", "6m0s")]),
+            Some(360_000)
+        );
         assert_eq!(
             wait(&[
                 ("x-ratelimit-reset-requests", "1h0m0s"),

@@ -19,7 +19,8 @@ pub(crate) enum Turn<'a> {
 pub(crate) fn turns(messages: &[Message]) -> (Vec<&str>, Vec<Turn<'_>>) {
     let lead = messages.iter().take_while(|m| m.role == Role::System).count();
     let (system, rest) = messages.split_at(lead);
-    let system = system.iter().flat_map(|m| &m.parts).filter_map(Part::as_text).filter(|t| !blank(t)).collect();
+    let system =
+        system.iter().flat_map(|m| &m.parts).filter_map(Part::as_text).filter(|t| !blank(t)).collect();
     let mut out: Vec<Turn<'_>> = Vec::new();
     for message in rest {
         if message.role == Role::Assistant {
@@ -96,9 +97,7 @@ pub(crate) fn args_object(args: &Value) -> Cow<'_, Value> {
 pub(crate) fn alias(id: &str, len: usize) -> String {
     const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     // FNV-1a, twice over, so that 64 bits are well mixed.
-    let hash = |seed: u64| {
-        id.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
-    };
+    let hash = |seed: u64| id.bytes().fold(seed, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
     let mut n = (u128::from(hash(0xcbf2_9ce4_8422_2325)) << 64) | u128::from(hash(0x9e37_79b9_7f4a_7c15));
     (0..len)
         .map(|_| {
@@ -148,7 +147,8 @@ mod tests {
     #[test]
     fn aliases_are_stable_and_apart() {
         assert_eq!(alias("call_1", 9), alias("call_1", 9));
-        let many: std::collections::HashSet<_> = (0..10_000).map(|n| alias(&format!("call_{n}"), 9)).collect();
+        let many: std::collections::HashSet<_> =
+            (0..10_000).map(|n| alias(&format!("call_{n}"), 9)).collect();
         assert_eq!(many.len(), 10_000);
         assert!(alias("x", 9).chars().all(|c| c.is_ascii_alphanumeric()) && alias("x", 9).len() == 9);
     }

@@ -1,5 +1,12 @@
 //! A raw HTTP/1.1 server for tests: real sockets, answers cut into pieces of any size.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::{
     collections::HashMap,
@@ -32,9 +39,9 @@ pub struct Answer {
 pub enum Then {
     /// Close the connection.
     Close,
-    /// Keep it open and say nothing, but send this comment every so often.
+    /// Keep it open and say nothing.
     Silence,
-    /// As silence, with a keep-alive comment every 20 ms, this many times, and then the rest.
+    /// A keep-alive comment every 20 ms, this many times, and then the rest.
     Pings(usize),
 }
 
@@ -114,7 +121,8 @@ impl Server {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (asked, accepted, closed) = (Arc::default(), Arc::default(), Arc::default());
         let server = Self { base, asked, accepted, closed };
-        let (asked, accepted, closed) = (server.asked.clone(), server.accepted.clone(), server.closed.clone());
+        let (asked, accepted, closed) =
+            (server.asked.clone(), server.accepted.clone(), server.closed.clone());
         let rule: Arc<Rule> = Arc::new(rule);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -156,6 +164,11 @@ async fn serve(mut socket: TcpStream, asked: &Mutex<Vec<Asked>>, rule: &Rule) ->
             if socket.read_buf(&mut buffer).await? == 0 {
                 return Ok(());
             }
+            if buffer.first() == Some(&0x16) {
+                // A TLS handshake, for which this server has no ear.
+                socket.write_all(b"HTTP/1.1 400 X\r\ncontent-length: 0\r\n\r\n").await?;
+                return Ok(());
+            }
         };
         let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
         let length = head
@@ -173,23 +186,19 @@ async fn serve(mut socket: TcpStream, asked: &Mutex<Vec<Asked>>, rule: &Rule) ->
         let request = Asked { line: head.lines().next().unwrap_or_default().to_owned(), head, body };
         let answer = rule(&request).unwrap_or_else(|| Answer::json(404, "{}"));
         asked.lock().unwrap().push(request);
-        tokio::select! {
-            sent = send(&mut socket, answer) => if !sent? { return Ok(()) },
-            // The other side hangs up while we are still talking, or says more than it should.
-            gone = wait_gone(&mut buffer) => gone,
+        if !send(&mut socket, answer).await? {
+            return Ok(());
         }
     }
-}
-
-/// Never: a hang-up is noticed by the failing write or by the read in `send`.
-async fn wait_gone(_: &mut Vec<u8>) {
-    std::future::pending().await
 }
 
 /// Sends; says whether the connection may go on.
 async fn send(socket: &mut TcpStream, answer: Answer) -> std::io::Result<bool> {
     if !answer.delay.is_zero() {
-        tokio::time::sleep(answer.delay).await;
+        tokio::select! {
+            () = tokio::time::sleep(answer.delay) => {}
+            gone = silence(socket) => return gone,
+        }
     }
     let mut head = format!("HTTP/1.1 {} X\r\ntransfer-encoding: chunked\r\n", answer.status);
     for (name, value) in &answer.headers {
@@ -244,8 +253,10 @@ async fn silence(socket: &mut TcpStream) -> std::io::Result<bool> {
 
 /// The folder of a corpus, or `None` after saying so.
 pub fn corpus(name: &str) -> Option<std::path::PathBuf> {
-    let root = std::env::var_os("ZO_CORPUS")
-        .map_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpus").into(), std::path::PathBuf::from);
+    let root = std::env::var_os("ZO_CORPUS").map_or_else(
+        || concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/corpus").into(),
+        std::path::PathBuf::from,
+    );
     // The kept-aside data may be given as the corpus itself.
     let found = [root.join(name), root.clone()].into_iter().find(|p| p.join("manifest.jsonl").exists());
     if found.is_none() {

@@ -41,7 +41,13 @@ impl Day {
     fn new(year: i32, month: u32, day: u32) -> Option<Self> {
         let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
         let last = match month {
-            2 => if leap { 29 } else { 28 },
+            2 => {
+                if leap {
+                    29
+                } else {
+                    28
+                }
+            }
             4 | 6 | 9 | 11 => 30,
             1..=12 => 31,
             _ => return None,
@@ -67,7 +73,11 @@ impl Day {
         let mp = (5 * doy + 2) / 153;
         let month = if mp < 10 { mp + 3 } else { mp - 9 };
         let year = yoe + era * 400 + i64::from(month <= 2);
-        Self::new(i32::try_from(year).ok()?, u32::try_from(month).ok()?, u32::try_from(doy - (153 * mp + 2) / 5 + 1).ok()?)
+        Self::new(
+            i32::try_from(year).ok()?,
+            u32::try_from(month).ok()?,
+            u32::try_from(doy - (153 * mp + 2) / 5 + 1).ok()?,
+        )
     }
 
     fn weekday(self) -> i64 {
@@ -125,7 +135,9 @@ pub(in crate::offline) fn find(text: &Text<'_>, today: Option<Day>) -> Vec<When>
 pub(in crate::offline) fn stated_today(text: &Text<'_>) -> Option<Day> {
     let n = text.tokens.len();
     let cue = |i: usize| {
-        text.is(i, "today") || text.is(i, "today's") || (text.any(i, &["current", "today's"]) && text.is(i + 1, "date"))
+        text.is(i, "today")
+            || text.is(i, "today's")
+            || (text.any(i, &["current", "today's"]) && text.is(i + 1, "date"))
             || text.is(i, "now")
     };
     for i in (0..n).filter(|i| cue(*i)) {
@@ -156,7 +168,10 @@ fn day_at(text: &Text<'_>, i: usize, today: Option<Day>) -> Option<When> {
         let comma = usize::from(text.mark(next, ',') || text.mark(next, '.'));
         return Some(match year(text.word(next + comma)) {
             Some(y) => at(i, next + comma + 1, Day::new(y, month, day)),
-            None => When { partial: Some((month, day)), ..at(i, next, today.and_then(|t| Day::new(t.year, month, day))) },
+            None => When {
+                partial: Some((month, day)),
+                ..at(i, next, today.and_then(|t| Day::new(t.year, month, day)))
+            },
         });
     }
     if !first.is_ascii_alphabetic() {
@@ -170,7 +185,10 @@ fn day_at(text: &Text<'_>, i: usize, today: Option<Day>) -> Option<When> {
             let comma = usize::from(text.mark(next, ',') || text.is(next, "of"));
             return Some(match year(text.word(next + comma)) {
                 Some(y) => at(i, next + comma + 1, Day::new(y, month, day)),
-                None => When { partial: Some((month, day)), ..at(i, next, today.and_then(|t| Day::new(t.year, month, day))) },
+                None => When {
+                    partial: Some((month, day)),
+                    ..at(i, next, today.and_then(|t| Day::new(t.year, month, day)))
+                },
             });
         }
         let comma = usize::from(text.mark(i + 1, ','));
@@ -178,7 +196,8 @@ fn day_at(text: &Text<'_>, i: usize, today: Option<Day>) -> Option<When> {
             return Some(at(i, i + 2 + comma, None));
         }
         // "may" alone is rather the verb.
-        return (first.is_ascii_uppercase() && !text.is(i, "may") && !text.is(i, "march")).then(|| at(i, i + 1, None));
+        return (first.is_ascii_uppercase() && !text.is(i, "may") && !text.is(i, "march"))
+            .then(|| at(i, i + 1, None));
     }
     relative(text, i, today)
 }
@@ -210,7 +229,11 @@ fn relative(text: &Text<'_>, i: usize, today: Option<Day>) -> Option<When> {
             (span && word != "on").then(|| at(i, i + 2, None))
         }
         "in" => {
-            let n = text.word(i + 1).parse::<i64>().ok().or_else(|| numeral(text.word(i + 1)).map(|n| n as i64))?;
+            let n = text
+                .word(i + 1)
+                .parse::<i64>()
+                .ok()
+                .or_else(|| numeral(text.word(i + 1)).map(|n| n as i64))?;
             let days = match text.word(i + 2).to_ascii_lowercase().as_str() {
                 "day" | "days" => n,
                 "week" | "weeks" => n.checked_mul(7)?,
@@ -231,7 +254,9 @@ fn digits(word: &str) -> Option<(Day, Option<Clock>)> {
     if parts.next().is_some() {
         return None;
     }
-    let n = |s: &str| if s.len() <= 4 && s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<u32>().ok() } else { None };
+    let n = |s: &str| {
+        if s.len() <= 4 && s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<u32>().ok() } else { None }
+    };
     let (x, y, z) = (n(a)?, n(b)?, n(c)?);
     let day = if a.len() == 4 {
         Day::new(i32::try_from(x).ok()?, y, z)?
@@ -262,7 +287,14 @@ fn hms(time: &str) -> Option<Clock> {
 
 fn clock_at(text: &Text<'_>, i: usize) -> Option<When> {
     let word = text.word(i).to_ascii_lowercase();
-    let made = |to: usize, clock: Clock| When { from: i, to, day: None, clock: Some(clock), partial: None, is_day: false };
+    let made = |to: usize, clock: Clock| When {
+        from: i,
+        to,
+        day: None,
+        clock: Some(clock),
+        partial: None,
+        is_day: false,
+    };
     let whole = |hour: u32| Clock { hour, minute: 0, second: 0 };
     match word.as_str() {
         "noon" | "midday" => return Some(made(i + 1, whole(12))),
@@ -320,7 +352,8 @@ fn year(word: &str) -> Option<i32> {
 
 /// RFC 3339 `full-date`.
 pub(in crate::offline) fn is_iso_date(s: &str) -> bool {
-    s.len() == 10 && s.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() })
+    s.len() == 10
+        && s.bytes().enumerate().all(|(i, b)| if i == 4 || i == 7 { b == b'-' } else { b.is_ascii_digit() })
         && digits(s).is_some()
 }
 
@@ -332,8 +365,11 @@ pub(in crate::offline) fn is_iso_time(s: &str) -> bool {
     });
     let offset = s.get(body.len()..).unwrap_or("");
     let whole = body.split('.').next().unwrap_or(body);
-    whole.len() == 8 && hms(whole).is_some()
-        && (offset.is_empty() || offset == "Z" || (offset.len() == 6 && offset.get(1..).is_some_and(|o| hms(o).is_some())))
+    whole.len() == 8
+        && hms(whole).is_some()
+        && (offset.is_empty()
+            || offset == "Z"
+            || (offset.len() == 6 && offset.get(1..).is_some_and(|o| hms(o).is_some())))
 }
 
 /// RFC 3339 `date-time`.
@@ -353,7 +389,15 @@ mod tests {
 
     #[test]
     fn dates_in_many_spellings() {
-        for s in ["on 3 May 2026", "May 3rd, 2026", "2026-05-03", "2026/05/03", "05/03/2026", "3.5.2026", "the 3rd of May 2026"] {
+        for s in [
+            "on 3 May 2026",
+            "May 3rd, 2026",
+            "2026-05-03",
+            "2026/05/03",
+            "05/03/2026",
+            "3.5.2026",
+            "the 3rd of May 2026",
+        ] {
             assert_eq!(one(s, None).as_deref(), Some("2026-05-03"), "{s}");
         }
         assert_eq!(one("31 February 2026", None), None);
@@ -363,14 +407,22 @@ mod tests {
     fn relative_days_need_a_stated_today() {
         assert_eq!(one("tomorrow", None), None);
         let today = stated_today(&Text::new("Today is Sunday, 3 May 2026."));
-        for (s, want) in [("tomorrow", "2026-05-04"), ("next Friday", "2026-05-08"), ("on Sunday", "2026-05-10"), ("in 30 days", "2026-06-02"), ("yesterday", "2026-05-02"), ("last Friday", "2026-05-01")] {
+        for (s, want) in [
+            ("tomorrow", "2026-05-04"),
+            ("next Friday", "2026-05-08"),
+            ("on Sunday", "2026-05-10"),
+            ("in 30 days", "2026-06-02"),
+            ("yesterday", "2026-05-02"),
+            ("last Friday", "2026-05-01"),
+        ] {
             assert_eq!(one(s, today).as_deref(), Some(want), "{s}");
         }
     }
 
     #[test]
     fn times() {
-        for (s, want) in [("at 10:30", (10, 30)), ("5 pm", (17, 0)), ("12:15am", (0, 15)), ("noon", (12, 0))] {
+        for (s, want) in [("at 10:30", (10, 30)), ("5 pm", (17, 0)), ("12:15am", (0, 15)), ("noon", (12, 0))]
+        {
             let clock = find(&Text::new(s), None).first().and_then(|w| w.clock).unwrap();
             assert_eq!((clock.hour, clock.minute), want, "{s}");
         }

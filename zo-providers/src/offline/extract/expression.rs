@@ -22,8 +22,11 @@ enum Item {
     Close,
 }
 
+/// How an item is written, and what it is.
+type Spelling = (&'static str, fn() -> Item);
+
 /// Spellings in words, longest first where one begins another.
-const WORDS: &[(&str, fn() -> Item)] = &[
+const WORDS: &[Spelling] = &[
     ("raised to the power of", || Item::Operator("^")),
     ("to the power of", || Item::Operator("^")),
     ("multiplied by", || Item::Operator("*")),
@@ -107,7 +110,8 @@ fn item(s: &str, last: Option<&Item>) -> Option<(Item, usize)> {
     let signed = operand_next && s.starts_with(['-', '−']);
     let body = if signed { s.get(s.chars().next()?.len_utf8()..)? } else { s };
     if operand_next && body.starts_with(|c: char| c.is_ascii_digit()) {
-        let mut end = body.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ',')).unwrap_or(body.len());
+        let mut end =
+            body.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ',')).unwrap_or(body.len());
         while body.get(..end).is_some_and(|n| n.ends_with(['.', ','])) {
             end -= 1;
         }
@@ -215,7 +219,9 @@ fn finish(items: &[Item], raw: &str, text: &str) -> Option<Expression> {
 
 fn asks(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    ["what is", "what's", "calculat", "comput", "evaluat", "how much is", "work out", "result of", "="].iter().any(|c| lower.contains(c))
+    ["what is", "what's", "calculat", "comput", "evaluat", "how much is", "work out", "result of", "="]
+        .iter()
+        .any(|c| lower.contains(c))
         || text.trim().chars().all(|c| c.is_ascii_digit() || "+-*/.()? ".contains(c))
 }
 
@@ -244,7 +250,19 @@ mod tests {
 
     #[test]
     fn dates_ranges_and_names_are_no_sums() {
-        for text in ["on 2026-05-03", "open 24/7", "call 555-1234", "season 2022-2023", "model x 5", "5 apples", "a + b", "(3)", "-", "((((", "3x^2 - 2"] {
+        for text in [
+            "on 2026-05-03",
+            "open 24/7",
+            "call 555-1234",
+            "season 2022-2023",
+            "model x 5",
+            "5 apples",
+            "a + b",
+            "(3)",
+            "-",
+            "((((",
+            "3x^2 - 2",
+        ] {
             assert_eq!(find(text), None, "{text}");
         }
     }

@@ -65,7 +65,9 @@ fn at(text: &Text<'_>, i: usize) -> Option<Number> {
             (value, rest) = (value * scale, "");
         }
     }
-    if rest.is_empty() && let Some(scale) = multiplier(text.word(to)) {
+    if rest.is_empty()
+        && let Some(scale) = multiplier(text.word(to))
+    {
         value *= scale;
         to += 1;
     }
@@ -119,13 +121,15 @@ fn digits(word: &str) -> Option<(f64, &str)> {
 
 fn in_words(text: &Text<'_>, i: usize) -> Option<Number> {
     let word = text.word(i);
-    let (mut total, mut current, mut to) = (0.0, 0.0, i);
+    let (mut total, mut current) = (0.0, 0.0);
     let mut seen = false;
+    let mut from = i;
     // "a hundred", "half a million"; "one" alone is mostly a pronoun.
     if text.any(i, &["a", "an"]) && multiplier(text.word(i + 1)).is_some() {
-        (current, to) = (1.0, i + 1);
+        (current, from) = (1.0, i + 1);
     }
-    for at in to..(to + 12).min(text.tokens.len()) {
+    let mut to = from;
+    for at in from..(from + 12).min(text.tokens.len()) {
         let w = text.word(at);
         // twenty-five
         let pair = w.split_once('-').and_then(|(a, b)| Some(numeral(a)? + numeral(b)?));
@@ -134,14 +138,18 @@ fn in_words(text: &Text<'_>, i: usize) -> Option<Number> {
                 break;
             }
             current += n;
-        } else if let Some(scale) = multiplier(w).filter(|_| seen || to > i) {
+        } else if let Some(scale) = multiplier(w).filter(|_| seen || from > i) {
             if scale > 100.0 {
                 total += current.max(1.0) * scale;
                 current = 0.0;
             } else {
                 current = current.max(1.0) * scale;
             }
-        } else if w.eq_ignore_ascii_case("and") && seen && numeral(text.word(at + 1)).is_some() && current >= 100.0 {
+        } else if w.eq_ignore_ascii_case("and")
+            && seen
+            && numeral(text.word(at + 1)).is_some()
+            && current >= 100.0
+        {
             continue;
         } else {
             break;
@@ -159,7 +167,16 @@ fn in_words(text: &Text<'_>, i: usize) -> Option<Number> {
     };
     let percent = text.mark(to, '%') || text.is(to, "percent");
     let unit = if percent { 0 } else { text.stem(to) };
-    Some(Number { from: i, to: to + usize::from(percent), value, percent, money: false, weak: true, unit, group: 0 })
+    Some(Number {
+        from: i,
+        to: to + usize::from(percent),
+        value,
+        percent,
+        money: false,
+        weak: true,
+        unit,
+        group: 0,
+    })
 }
 
 /// Numbers in one pair of brackets, or in an enumeration (`12, 24 and 36`), are one group.
@@ -185,7 +202,8 @@ fn group(text: &Text<'_>, numbers: &mut [Number]) {
     for number in numbers.iter_mut() {
         if number.group == 0 {
             if let Some((end, group)) = previous.filter(|(end, _)| number.from > *end) {
-                let between = (end..number.from).all(|j| text.mark(j, ',') || text.is(j, "and") || text.is(j, "or"));
+                let between =
+                    (end..number.from).all(|j| text.mark(j, ',') || text.is(j, "and") || text.is(j, "or"));
                 if between {
                     number.group = group;
                 }
@@ -213,7 +231,10 @@ mod tests {
     #[test]
     fn many_spellings() {
         assert_eq!(values("$2,000,000 and -3.5"), [2_000_000.0, -3.5]);
-        assert_eq!(values("twenty-five, two hundred and seven, 3 million, a dozen"), [25.0, 207.0, 3e6, 12.0]);
+        assert_eq!(
+            values("twenty-five, two hundred and seven, 3 million, a dozen"),
+            [25.0, 207.0, 3e6, 12.0]
+        );
         assert_eq!(values("70kg at 298K, 1.5e-5 m"), [70.0, 298.0, 1.5e-5]);
         assert!(values("CA123456 rs60 2022/AL2562 4x4").is_empty());
         assert_eq!(values("five million dollars $10k"), [5e6, 10_000.0]);

@@ -78,7 +78,8 @@ fn quotes(text: &Text<'_>, out: &mut Vec<Span>) -> Vec<bool> {
             .then(|| {
                 // The last fitting mark of an apostrophe-riddled quotation ends before a break.
                 (i + 1..n.min(i + 400)).find(|&j| {
-                    text.tokens.get(j).and_then(|t| t.mark).is_some_and(|m| close.contains(&m)) && ends_quote(text, j)
+                    text.tokens.get(j).and_then(|t| t.mark).is_some_and(|m| close.contains(&m))
+                        && ends_quote(text, j)
                 })
             })
             .flatten();
@@ -112,7 +113,10 @@ fn sentence_start(text: &Text<'_>, i: usize) -> bool {
 
 fn names(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) {
     let capital = |i: usize| {
-        text.tokens.get(i).is_some_and(|t| t.capital && free(i) && (!t.digit || t.end - t.start <= 3)) && !(text.word(i).len() > 1 && text.word(i).chars().all(char::is_uppercase) && is_unit(text.word(i)))
+        text.tokens.get(i).is_some_and(|t| t.capital && free(i) && (!t.digit || t.end - t.start <= 3))
+            && !(text.word(i).len() > 1
+                && text.word(i).chars().all(char::is_uppercase)
+                && is_unit(text.word(i)))
     };
     let mut i = 0;
     while i < text.tokens.len() && out.len() < MAX_SPANS {
@@ -137,7 +141,15 @@ fn names(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) {
                 end += 1;
                 continue;
             }
-            let particle = |j: usize| text.any(j, &["of", "the", "de", "del", "da", "di", "la", "le", "van", "von", "der", "&", "vs", "vs."]);
+            let particle = |j: usize| {
+                text.any(
+                    j,
+                    &[
+                        "of", "the", "de", "del", "da", "di", "la", "le", "van", "von", "der", "&", "vs",
+                        "vs.",
+                    ],
+                )
+            };
             if particle(end) && capital(end + 1) && !text.is(end, "the") {
                 end += 2;
             } else if particle(end) && particle(end + 1) && capital(end + 2) {
@@ -179,17 +191,20 @@ fn singles(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) 
             Look::Email
         } else if is_domain(word) {
             Look::Url
-        } else if (token.digit && word.len() > 1 && word.contains(|c: char| c.is_alphabetic() || "-_/.:".contains(c)))
-            || word.contains(['_', '/'])
-        {
-            Look::Id
-        } else if token.digit && word.len() >= 3 && word.bytes().all(|b| b.is_ascii_digit()) {
+        } else if is_code(word, token.digit) {
             Look::Id
         } else {
             continue;
         };
         out.push(Span { from: i, to: i + 1, look, list: 0 });
     }
+}
+
+/// Letters and digits in one word, or three digits and more, or words joined by `_` or `/`.
+fn is_code(word: &str, digit: bool) -> bool {
+    let mixed = word.len() > 1 && word.contains(|c: char| c.is_alphabetic() || "-_/.:".contains(c));
+    let long = word.len() >= 3 && word.bytes().all(|b| b.is_ascii_digit());
+    (digit && (mixed || long)) || word.contains(['_', '/'])
 }
 
 fn is_domain(word: &str) -> bool {
@@ -270,7 +285,11 @@ fn joined(text: &Text<'_>, from: usize, to: usize) -> bool {
 pub(in crate::offline) fn value<'a>(text: &Text<'a>, from: usize, to: usize) -> &'a str {
     let mut span = text.span(from, to);
     for article in ["the ", "a ", "an ", "my ", "our "] {
-        if let Some(rest) = span.get(..article.len()).filter(|h| h.eq_ignore_ascii_case(article)).and_then(|_| span.get(article.len()..)) {
+        if let Some(rest) = span
+            .get(..article.len())
+            .filter(|h| h.eq_ignore_ascii_case(article))
+            .and_then(|_| span.get(article.len()..))
+        {
             span = rest;
             break;
         }
@@ -280,5 +299,7 @@ pub(in crate::offline) fn value<'a>(text: &Text<'a>, from: usize, to: usize) -> 
 
 /// Is there nothing in tokens `from..to` but words that half of all requests have?
 pub(in crate::offline) fn is_empty_talk(text: &Text<'_>, from: usize, to: usize) -> bool {
-    (from..to).all(|i| text.tokens.get(i).is_none_or(|t| t.stop || t.stem == 0 || is_generic(t.stem) || t.stem == stem("me")))
+    (from..to).all(|i| {
+        text.tokens.get(i).is_none_or(|t| t.stop || t.stem == 0 || is_generic(t.stem) || t.stem == stem("me"))
+    })
 }

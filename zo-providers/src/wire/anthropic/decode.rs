@@ -130,12 +130,26 @@ impl Totals {
 
 #[derive(Debug)]
 enum Block {
-    Text { part: u32, citations: Vec<Value> },
-    Thinking { part: u32, signature: String },
+    Text {
+        part: u32,
+        citations: Vec<Value>,
+    },
+    Thinking {
+        part: u32,
+        signature: String,
+    },
     /// `input` is what the start of the block held, for the case that no delta follows; `rest` its further fields.
-    Tool { part: u32, any: bool, input: Option<Value>, rest: Map<String, Value> },
+    Tool {
+        part: u32,
+        any: bool,
+        input: Option<Value>,
+        rest: Map<String, Value>,
+    },
     /// Anything else, put together as it comes; `json` are the pieces of its `input`.
-    Kept { block: Map<String, Value>, json: String },
+    Kept {
+        block: Map<String, Value>,
+        json: String,
+    },
 }
 
 /// Decodes one answer of the Messages API.

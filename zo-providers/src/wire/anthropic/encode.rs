@@ -4,12 +4,15 @@ use super::{
     FAMILY,
     model::{Thinking, max_output, thinking},
 };
-use crate::wire::turns::{Turn, alias, args_object, blank, marked_system, media_note, merge_extra, result_text, turns};
+use crate::wire::turns::{
+    Turn, alias, args_object, blank, marked_system, media_note, merge_extra, result_text, turns,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use zo_traits::{
-    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolCall, ToolChoice, ToolResult,
+    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolCall, ToolChoice,
+    ToolResult,
 };
 
 #[derive(Serialize)]
@@ -113,7 +116,11 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
         push(&mut messages, out);
     }
     if messages.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, "anthropic.encode", "the request has no message with content"));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "anthropic.encode",
+            "the request has no message with content",
+        ));
     }
     // The API wants the human to begin.
     if messages.first().is_some_and(|m: &Out<'_>| m.role == "assistant") {
@@ -230,7 +237,8 @@ fn host_turn<'a>(results: &[&'a ToolResult], said: &[(&'a Role, Vec<&'a Part>)])
         .iter()
         .map(|result| {
             let mut content = vec![Block::text(result_text(result))];
-            content.extend(result.media.iter().map(|m| media(m).unwrap_or_else(|_| Block::text(media_note(m)))));
+            content
+                .extend(result.media.iter().map(|m| media(m).unwrap_or_else(|_| Block::text(media_note(m)))));
             Block::ToolResult { tool_use_id: wire_id(&result.id), content, is_error: result.is_error() }
         })
         .collect();
@@ -296,7 +304,9 @@ fn in_thoughtless_turn(turns: &[Turn<'_>]) -> bool {
     !results.is_empty()
         && !parts.iter().any(|p| match p {
             Part::Reasoning(t) => t.replay.as_ref().is_some_and(|r| r.provider == FAMILY),
-            Part::Opaque(r) => r.provider == FAMILY && r.data.get("type").is_some_and(|t| t == "redacted_thinking"),
+            Part::Opaque(r) => {
+                r.provider == FAMILY && r.data.get("type").is_some_and(|t| t == "redacted_thinking")
+            }
             _ => false,
         })
 }
@@ -304,8 +314,8 @@ fn in_thoughtless_turn(turns: &[Turn<'_>]) -> bool {
 /// The API takes ids of letters, digits, `_` and `-`. Another provider's id may be anything; call and result get the same
 /// stand-in.
 fn wire_id(id: &str) -> Cow<'_, str> {
-    let fits =
-        (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    let fits = (1..=64).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
     if fits { Cow::Borrowed(id) } else { Cow::Owned(format!("toolu_{}", alias(id, 20))) }
 }
 
@@ -394,22 +404,24 @@ mod tests {
         let foreign = Replay::new("openai", json!({"signature": "x", "citations": [1]}));
         let r = Request::new(
             "",
-            [
-                Message {
-                    role: Role::Assistant,
-                    parts: vec![
-                        Part::Reasoning(Text { text: "hm".into(), replay: Some(foreign.clone()) }),
-                        Part::Reasoning(Text::new("hm")),
-                        Part::Opaque(foreign.clone()),
-                        Part::Text(Text { text: "hello ".into(), replay: Some(foreign) }),
-                        Part::Unknown(json!({"type": "odd"})),
-                    ],
-                },
-            ],
+            [Message {
+                role: Role::Assistant,
+                parts: vec![
+                    Part::Reasoning(Text { text: "hm".into(), replay: Some(foreign.clone()) }),
+                    Part::Reasoning(Text::new("hm")),
+                    Part::Opaque(foreign.clone()),
+                    Part::Text(Text { text: "hello ".into(), replay: Some(foreign) }),
+                    Part::Unknown(json!({"type": "odd"})),
+                ],
+            }],
         );
         let m = body(&r)["messages"].clone();
         assert_eq!(m[0]["role"], "user");
-        assert_eq!(m[1]["content"], json!([{"type": "text", "text": "hello"}]), "and no white space at the very end");
+        assert_eq!(
+            m[1]["content"],
+            json!([{"type": "text", "text": "hello"}]),
+            "and no white space at the very end"
+        );
     }
 
     #[test]
@@ -417,9 +429,14 @@ mod tests {
         let mut r = Request::new("", [Message::user("x")]);
         (r.effort, r.temperature) = (Some(Effort::High), Some(0.2));
         let b = body(&r);
-        assert_eq!((&b["thinking"]["type"], &b["output_config"]["effort"]), (&json!("adaptive"), &json!("high")));
+        assert_eq!(
+            (&b["thinking"]["type"], &b["output_config"]["effort"]),
+            (&json!("adaptive"), &json!("high"))
+        );
         assert!(b.get("temperature").is_none());
-        let of = |r: &Request, model: &str| -> Value { serde_json::from_slice(&encode(r, model).unwrap()).unwrap() };
+        let of = |r: &Request, model: &str| -> Value {
+            serde_json::from_slice(&encode(r, model).unwrap()).unwrap()
+        };
         let b = of(&r, "claude-sonnet-4-5");
         assert_eq!(b["thinking"]["budget_tokens"], 24_576);
         assert!(b["max_tokens"].as_u64().unwrap() > 24_576);

@@ -120,7 +120,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Content<'a> {
         Ok(match text_or_list(d)? {
             TextOrList::Text(t) if t.is_empty() => Self::None,
             TextOrList::Text(t) => Self::Text(t),
-            TextOrList::List(parts) => Self::Parts(parts.into_iter().filter_map(|p: Obj<ContentPart<'a>>| p.0).collect()),
+            TextOrList::List(parts) => {
+                Self::Parts(parts.into_iter().filter_map(|p: Obj<ContentPart<'a>>| p.0).collect())
+            }
             TextOrList::Neither => Self::None,
         })
     }
@@ -186,7 +188,8 @@ struct CompletionDetails {
 
 impl Counts {
     fn usage(&self) -> Usage {
-        let (prompt, completion) = (self.prompt_tokens_details.0.as_ref(), self.completion_tokens_details.0.as_ref());
+        let (prompt, completion) =
+            (self.prompt_tokens_details.0.as_ref(), self.completion_tokens_details.0.as_ref());
         // A gateway may state the same count twice, once as 0.
         let first = |counts: [Option<Count>; 4]| {
             counts.into_iter().flatten().filter_map(|c| c.0).find(|n| *n > 0).unwrap_or(0)
@@ -198,12 +201,8 @@ impl Counts {
             Some(self.cached_tokens),
             Some(self.cache_read_input_tokens),
         ]);
-        usage.cache_write = first([
-            prompt.map(|p| p.cache_write_tokens),
-            Some(self.cache_creation_input_tokens),
-            None,
-            None,
-        ]);
+        usage.cache_write =
+            first([prompt.map(|p| p.cache_write_tokens), Some(self.cache_creation_input_tokens), None, None]);
         usage.reasoning =
             first([completion.map(|c| c.reasoning_tokens), Some(self.reasoning_tokens), None, None]);
         usage
@@ -291,7 +290,8 @@ impl Chat {
         // One answer was asked for; a second choice is not ours.
         for choice in chunk.choices.0.into_iter().filter(|c| c.index.0.unwrap_or(0) == 0) {
             any = true;
-            let delta = if whole { choice.message.0.or(choice.delta.0) } else { choice.delta.0.or(choice.message.0) };
+            let delta =
+                if whole { choice.message.0.or(choice.delta.0) } else { choice.delta.0.or(choice.message.0) };
             if let Some(delta) = delta {
                 self.delta(delta, out)?;
             }
@@ -307,7 +307,8 @@ impl Chat {
 
     fn delta(&mut self, delta: Delta<'_>, out: &mut Out) -> Result<()> {
         // Some send the same reasoning under both names.
-        let reasoning = if delta.reasoning_content.is_empty() { &delta.reasoning } else { &delta.reasoning_content };
+        let reasoning =
+            if delta.reasoning_content.is_empty() { &delta.reasoning } else { &delta.reasoning_content };
         self.say(Prose::Reasoning, reasoning.as_str(), out);
         if let (true, Some(details)) = (self.keep_details, delta.reasoning_details) {
             self.details.add(details.get());
@@ -355,7 +356,12 @@ impl Chat {
                         format_args!("more than {MAX_CALLS} tool calls in one answer"),
                     ));
                 }
-                self.calls.push(Call { key: delta.index.0, id: id.to_owned(), part: None, early: String::new() });
+                self.calls.push(Call {
+                    key: delta.index.0,
+                    id: id.to_owned(),
+                    part: None,
+                    early: String::new(),
+                });
                 self.calls.len() - 1
             }
         };
@@ -374,8 +380,7 @@ impl Chat {
                     call.id = if id.is_empty() { mint(answer_id, at) } else { id.to_owned() };
                 }
                 parts.hush(|closed| replay(*keep_reasoning, family, closed), out);
-                let part =
-                    parts.open(PartKind::ToolCall { id: call.id.clone(), name: name.to_owned() }, out);
+                let part = parts.open(PartKind::ToolCall { id: call.id.clone(), name: name.to_owned() }, out);
                 call.part = Some(part);
                 parts.delta(part, &std::mem::take(&mut call.early), out);
                 parts.delta(part, &arguments, out);
@@ -438,7 +443,7 @@ impl Codec for Chat {
         if data == "[DONE]" {
             // The server says that it is done, even if it never said why. But an answer without a single chunk is none.
             if !self.any {
-                return Err(cut());
+                return Err(failed("the provider says that it is done, without an answer"));
             }
             self.complete(out);
             return Ok(());
@@ -455,7 +460,11 @@ impl Codec for Chat {
             self.complete(out);
             return Ok(());
         }
-        Err(Error::new(ErrorKind::Corrupt, "wire.decode", "the answer is no chat completion: it has no choices"))
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            "wire.decode",
+            "the answer is no chat completion: it has no choices",
+        ))
     }
 
     fn end(&mut self, out: &mut Out) -> Result<()> {
@@ -519,7 +528,9 @@ struct Details(Vec<serde_json::Map<String, Value>>);
 
 impl Details {
     fn add(&mut self, raw: &str) {
-        let Ok(items) = serde_json::from_str::<List<Obj<serde_json::Map<String, Value>>>>(raw) else { return };
+        let Ok(items) = serde_json::from_str::<List<Obj<serde_json::Map<String, Value>>>>(raw) else {
+            return;
+        };
         for item in items.0.into_iter().filter_map(|i| i.0) {
             // Only the last piece can go on: pieces come in order, and a look back over all would be quadratic.
             match self.0.last_mut() {

@@ -2,13 +2,17 @@
 
 use crate::{
     dialect::{Dialect, EffortField, SchemaField, TokensField},
-    wire::turns::{Turn, alias, args_object, blank, marked_system, media_note, media_url, merge_extra, result_text, turns},
+    wire::turns::{
+        Turn, alias, args_object, blank, marked_system, media_note, media_url, merge_extra, result_text,
+        turns,
+    },
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use zo_traits::{
-    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolChoice, ToolResult, ToolSpec,
+    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolChoice, ToolResult,
+    ToolSpec,
 };
 
 #[derive(Serialize)]
@@ -140,7 +144,11 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
     let openai = dialect.effort == EffortField::ReasoningModels;
     let mut messages = messages(request, dialect, family)?;
     if messages.is_empty() {
-        return Err(Error::new(ErrorKind::Invalid, "openai.encode", "the request has no message with content"));
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "openai.encode",
+            "the request has no message with content",
+        ));
     }
     let response_format = request.output_schema.as_deref().map(|schema| match dialect.schema {
         SchemaField::JsonSchema => {
@@ -151,7 +159,9 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
             json!({ "type": "json_schema", "json_schema": spec })
         }
         SchemaField::JsonObject => {
-            let ask = format!("Answer with one JSON object that obeys this JSON Schema, and nothing else:\n{schema}");
+            let ask = format!(
+                "Answer with one JSON object that obeys this JSON Schema, and nothing else:\n{schema}"
+            );
             messages.insert(0, Out::new("system", Some(Content::Text(ask.into()))));
             json!({ "type": "json_object" })
         }
@@ -263,7 +273,9 @@ fn host_turn<'a>(
             // A tool message takes text only: pictures follow in a message of their own.
             match piece(media) {
                 Ok(piece) => {
-                    shown.push(Piece::Text { text: format!("Result of {} ({}):", result.name, result.id).into() });
+                    shown.push(Piece::Text {
+                        text: format!("Result of {} ({}):", result.name, result.id).into(),
+                    });
                     shown.push(piece);
                 }
                 Err(_) => text = Cow::Owned(format!("{text}\n{}", media_note(media))),
@@ -317,7 +329,8 @@ fn flush<'a>(users: &mut Vec<Vec<Piece<'a>>>, out: &mut Vec<Out<'a>>) {
     for mut pieces in users.drain(..) {
         // Text alone goes as one string, which every server takes; many take nothing else.
         let content = if pieces.iter().all(|p| matches!(p, Piece::Text { .. })) {
-            let mut texts = pieces.drain(..).filter_map(|p| if let Piece::Text { text } = p { Some(text) } else { None });
+            let mut texts =
+                pieces.drain(..).filter_map(|p| if let Piece::Text { text } = p { Some(text) } else { None });
             let first = texts.next().unwrap_or_default();
             Content::Text(texts.fold(first, |mut all, next| {
                 all.to_mut().push_str(&next);
@@ -405,7 +418,11 @@ fn is_strict(schema: &Value) -> bool {
                         let required = map.get("required").and_then(Value::as_array);
                         properties.keys().all(|k| required.is_some_and(|r| r.iter().any(|r| r == k.as_str())))
                     });
-            closed && map.iter().filter(|(k, _)| !matches!(k.as_str(), "enum" | "const" | "default")).all(|(_, v)| is_strict(v))
+            closed
+                && map
+                    .iter()
+                    .filter(|(k, _)| !matches!(k.as_str(), "enum" | "const" | "default"))
+                    .all(|(_, v)| is_strict(v))
         }
         Value::Array(items) => items.iter().all(is_strict),
         _ => true,
@@ -511,7 +528,8 @@ mod tests {
         r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
         r.tool_choice = ToolChoice::Required;
         (r.max_tokens, r.temperature, r.effort) = (Some(7), Some(0.7), Some(Effort::Low));
-        r.output_schema = Some(Arc::new(json!({"type": "object", "properties": {"a": {}}, "required": ["a"],
+        r.output_schema =
+            Some(Arc::new(json!({"type": "object", "properties": {"a": {}}, "required": ["a"],
             "additionalProperties": false})));
         let openai = body(&r, "openai");
         assert_eq!(openai["max_completion_tokens"], 7);
@@ -549,9 +567,15 @@ mod tests {
     #[test]
     fn media() {
         let media = |kind: &str| {
-            Part::Media(Media { media_type: kind.into(), source: MediaSource::Base64("QUJD".into()), name: None })
+            Part::Media(Media {
+                media_type: kind.into(),
+                source: MediaSource::Base64("QUJD".into()),
+                name: None,
+            })
         };
-        let of = |part: Part| Request::new("", [Message { role: Role::User, parts: vec![Part::text("see"), part] }]);
+        let of = |part: Part| {
+            Request::new("", [Message { role: Role::User, parts: vec![Part::text("see"), part] }])
+        };
         let b = body(&of(media("image/png")), "openai");
         assert_eq!(b["messages"][0]["content"][1]["image_url"]["url"], "data:image/png;base64,QUJD");
         let e = encode(&of(media("video/mp4")), "m", &Dialect::PLAIN, "x").unwrap_err();
