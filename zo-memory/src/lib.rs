@@ -16,7 +16,7 @@
 //! let memory = Memory::in_memory().await?;
 //! let facts = ["Her dog is called Rex.", "She is allergic to peanuts."].map(NewMemory::text);
 //! memory.remember(&cx, &ada, facts.into()).await?;
-//! let found = memory.recall(&cx, &ada, &Recall::new("Which allergies are there?", 3)).await?;
+//! let found = memory.recall(&cx, &ada, &Recall::new("What is she allergic to?", 3)).await?;
 //! assert_eq!(found[0].text, "She is allergic to peanuts.");
 //! # zo_traits::Result::<()>::Ok(()) }).unwrap();
 //! ```

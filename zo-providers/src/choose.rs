@@ -314,6 +314,7 @@ mod probe {
 }
 
 #[cfg(all(test, feature = "openai", feature = "anthropic"))]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use std::{

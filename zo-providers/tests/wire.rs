@@ -362,7 +362,8 @@ async fn tool_calls_of_every_accent() {
     let two = |a: &str, b: &str| {
         vec![(a.to_owned(), "f".to_owned(), json!({"n": 1})), (b.to_owned(), "g".to_owned(), json!({"n": 2}))]
     };
-    let streams: Vec<(&str, Vec<Value>, Vec<(String, String, Value)>)> = vec![
+    type Called = (String, String, Value);
+    let streams: Vec<(&str, Vec<Value>, Vec<Called>)> = vec![
         (
             "interleaved by index",
             vec![

@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 use zo_traits::{
-    Accumulator, BoxStream, Cx, Error, ErrorKind, Provider, ProviderExt, Request, Response, Result, StreamEvent,
+    Accumulator, BoxStream, Cx, Error, ErrorKind, Provider, ProviderExt, Request, Response, Result,
+    StreamEvent,
 };
 
 /// A provider, and a request that it answers.
