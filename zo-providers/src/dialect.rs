@@ -74,6 +74,8 @@ pub struct Dialect {
     pub strict_turns: bool,
     /// Spelling of "must call a tool".
     pub required: &'static str,
+    /// Takes the name of the tool that must be called. Where not, only that tool is offered.
+    pub tool_by_name: bool,
     /// Tool call ids must be exactly nine letters or digits.
     pub short_ids: bool,
     /// Wants `reasoning_content` back while it works with tools.
@@ -97,12 +99,13 @@ impl Dialect {
         stream_usage: true,
         strict_turns: false,
         required: "required",
+        tool_by_name: true,
         short_ids: false,
         replay_reasoning: false,
         replay_details: false,
     };
 
-    const LOCAL: Self = Self { strict_turns: true, ..Self::PLAIN };
+    const LOCAL: Self = Self { strict_turns: true, tool_by_name: false, ..Self::PLAIN };
 
     /// The row of a provider by its id.
     pub fn named(id: &str) -> Option<&'static Self> {

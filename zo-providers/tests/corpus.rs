@@ -2,6 +2,7 @@
 //!
 //! The data is no part of this repository: it is looked for in `$ZO_CORPUS`, else beside the workspace.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::result_large_err, clippy::collapsible_match)]
 
 mod common;
 

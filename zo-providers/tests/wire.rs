@@ -329,6 +329,29 @@ async fn what_fails_later_comes_after_what_was_said() {
 }
 
 #[tokio::test]
+async fn a_connection_that_the_server_gave_up_is_replaced() {
+    // Two answers, then the connection is dropped when the next request is there.
+    let n = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::by(move |_| {
+        let mut answer = Answer::sse(said(&["hi"]));
+        if n.fetch_add(1, Ordering::SeqCst) == 2 {
+            answer = answer.hang_up();
+        }
+        Some(answer)
+    })
+    .await;
+    let provider = chat(&server);
+    for _ in 0..4 {
+        complete(&provider).await.unwrap();
+    }
+    assert_eq!((server.asked().len(), server.accepted.load(Ordering::SeqCst)), (5, 2));
+    // A server that does nothing else is not asked for ever.
+    let server = Server::always(Answer::sse("").hang_up()).await;
+    assert_eq!(complete(&chat(&server)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[tokio::test]
 async fn no_server() {
     let e = complete(&OpenAi::compatible("x", "http://127.0.0.1:9", None)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable, "{e}");

@@ -11,6 +11,7 @@ use crate::{
     Secret,
     wire::{Codec, Decoder, fault},
 };
+use bytes::Bytes;
 use reqwest::{
     Body, Client, Method, Response, Url,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
@@ -47,6 +48,11 @@ impl Default for Timeouts {
 const MAX_BODY: usize = 64 << 20;
 /// How much of an error's body is read, in bytes.
 const MAX_ERROR: usize = 64 << 10;
+
+/// What hyper calls a connection that ended before the first byte of an answer.
+const STALE: &str = "connection closed before message completed";
+/// How soon that must be to be the fault of a connection that was kept too long.
+const STALE_WITHIN: Duration = Duration::from_millis(250);
 
 /// How a provider wants its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +159,30 @@ impl Http {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
+    ) -> Result<Response> {
+        let body = body.map(Bytes::from);
+        let began = cx.clock().monotonic();
+        match self.send_once(cx, op, method.clone(), path, body.clone()).await {
+            // A connection that was kept for reuse and that the server gave up at the same moment. The request came to
+            // nothing, or the server would have been slower to say so.
+            Err(e)
+                if e.kind() == ErrorKind::Unavailable
+                    && e.message().contains(STALE)
+                    && cx.clock().monotonic().saturating_sub(began) < STALE_WITHIN =>
+            {
+                self.send_once(cx, op, method, path, body).await
+            }
+            done => done,
+        }
+    }
+
+    async fn send_once(
+        &self,
+        cx: &Cx,
+        op: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
     ) -> Result<Response> {
         cx.check(op)?;
         let url = Url::parse(&format!("{}{path}", self.base))

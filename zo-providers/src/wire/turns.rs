@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 use std::borrow::Cow;
-use zo_traits::{Media, MediaSource, Message, Part, Role, ToolResult, ToolStatus};
+#[cfg(feature = "openai")]
+use zo_traits::MediaSource;
+use zo_traits::{Media, Message, Part, Role, ToolResult, ToolStatus};
 
 /// A run of messages that belong together.
 #[derive(Debug)]
@@ -75,6 +77,7 @@ pub(crate) fn media_note(media: &Media) -> String {
 }
 
 /// A link, or the bytes as a `data:` URL (RFC 2397).
+#[cfg(feature = "openai")]
 pub(crate) fn media_url(media: &Media) -> Option<Cow<'_, str>> {
     match &media.source {
         MediaSource::Url(url) => Some(Cow::Borrowed(url)),

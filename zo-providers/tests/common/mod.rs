@@ -75,6 +75,12 @@ impl Answer {
         self
     }
 
+    /// Closes the connection instead of answering.
+    pub fn hang_up(mut self) -> Self {
+        self.status = 0;
+        self
+    }
+
     pub fn then(mut self, after: usize, then: Then) -> Self {
         self.then = Some((after, then));
         self
@@ -186,7 +192,7 @@ async fn serve(mut socket: TcpStream, asked: &Mutex<Vec<Asked>>, rule: &Rule) ->
         let request = Asked { line: head.lines().next().unwrap_or_default().to_owned(), head, body };
         let answer = rule(&request).unwrap_or_else(|| Answer::json(404, "{}"));
         asked.lock().unwrap().push(request);
-        if !send(&mut socket, answer).await? {
+        if answer.status == 0 || !send(&mut socket, answer).await? {
             return Ok(());
         }
     }

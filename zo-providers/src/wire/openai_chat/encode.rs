@@ -176,7 +176,15 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
     let body = Body {
         model,
         messages,
-        tools: request.tools.iter().map(tool).collect(),
+        tools: request
+            .tools
+            .iter()
+            .filter(|spec| match &request.tool_choice {
+                ToolChoice::Tool(name) => dialect.tool_by_name || *name == spec.name,
+                _ => true,
+            })
+            .map(tool)
+            .collect(),
         tool_choice: if request.tools.is_empty() { None } else { tool_choice(&request.tool_choice, dialect) },
         temperature: request.temperature.filter(|_| sampled),
         top_p: request.top_p.filter(|_| sampled),
@@ -379,6 +387,7 @@ fn tool_choice(choice: &ToolChoice, dialect: &Dialect) -> Option<Value> {
     match choice {
         ToolChoice::None => Some("none".into()),
         ToolChoice::Required => Some(dialect.required.into()),
+        ToolChoice::Tool(_) if !dialect.tool_by_name => Some(dialect.required.into()),
         ToolChoice::Tool(name) => Some(json!({ "type": "function", "function": { "name": name } })),
         _ => None,
     }
@@ -549,6 +558,14 @@ mod tests {
         assert_eq!(deepseek["response_format"], json!({"type": "json_object"}));
         assert!(deepseek["messages"][0]["content"].as_str().unwrap().contains("additionalProperties"));
         assert_eq!(body(&r, "openrouter")["reasoning"]["effort"], "low");
+        r.tools.push(ToolSpec::new("g", "", json!({"type": "object"})));
+        r.tool_choice = ToolChoice::Tool("g".into());
+        assert_eq!(body(&r, "openai")["tool_choice"]["function"]["name"], "g");
+        let local = body(&r, "llamacpp");
+        assert_eq!(
+            (&local["tool_choice"], local["tools"].as_array().unwrap().len()),
+            (&json!("required"), 1)
+        );
     }
 
     #[test]
