@@ -12,7 +12,8 @@ const TRIPS: u64 = 16;
 fn round_trips(c: &mut Criterion) {
     let mut group = c.benchmark_group("agent");
     let current = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let multi = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let multi =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     // Asked from outside the runtime's workers, each tool is a hop to another thread and back.
     for (name, runtime, inside) in [
         ("current_thread", current(), false),

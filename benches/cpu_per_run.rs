@@ -18,11 +18,12 @@ fn main() {
     runtime.block_on(async {
         let base = format!("http://{}/v1", server.addr);
         // The same TLS as zo's, though the mock speaks plain HTTP: without one no client can be built.
-        let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
+        let tls =
+            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
         let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
         let plain = agent(&base, None).await;
         let dir = tempfile::tempdir().unwrap();
@@ -48,12 +49,18 @@ fn main() {
                 }
                 // The first round warms up.
                 if round > 0 {
-                    side.add((cpu() - cpu_then) / u32::try_from(runs).unwrap(), then.elapsed() / u32::try_from(runs).unwrap());
+                    side.add(
+                        (cpu() - cpu_then) / u32::try_from(runs).unwrap(),
+                        then.elapsed() / u32::try_from(runs).unwrap(),
+                    );
                 }
             }
         }
         let [json_cpu, stream_cpu] = [sides[0].cpu(), sides[1].cpu()];
-        println!("one run = 2 model calls + 1 tool; median of {ROUNDS} rounds of {runs} runs; RSS {} KiB", rss_kib());
+        println!(
+            "one run = 2 model calls + 1 tool; median of {ROUNDS} rounds of {runs} runs; RSS {} KiB",
+            rss_kib()
+        );
         for side in &sides {
             let cpu = side.cpu();
             println!(

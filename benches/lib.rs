@@ -110,11 +110,16 @@ fn answer(what: Say, stream: bool) -> Vec<u8> {
         let body = format!(
             r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"mock","choices":[{{"index":0,"message":{{{delta}}},"finish_reason":"{finish}"}}],{usage}}}"#
         );
-        return format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-            .into_bytes();
+        return format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes();
     }
     let frame = |inner: &str| {
-        format!(r#"data: {{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"mock",{inner}}}"#) + "\n\n"
+        format!(
+            r#"data: {{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"mock",{inner}}}"#
+        ) + "\n\n"
     };
     let body = [
         frame(&format!(r#""choices":[{{"index":0,"delta":{{{delta}}},"finish_reason":null}}]"#)),
@@ -123,7 +128,11 @@ fn answer(what: Say, stream: bool) -> Vec<u8> {
         "data: [DONE]\n\n".into(),
     ]
     .concat();
-    format!("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 /// CPU time that all threads of this process have used, those that ended not counted.

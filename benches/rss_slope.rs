@@ -36,7 +36,8 @@ async fn main() {
     // Least squares over the second half: caches have filled by then.
     let tail = &samples[samples.len() / 2..];
     let n = tail.len() as f64;
-    let (mx, my) = (tail.iter().map(|s| s.0 as f64).sum::<f64>() / n, tail.iter().map(|s| s.1 as f64).sum::<f64>() / n);
+    let (mx, my) =
+        (tail.iter().map(|s| s.0 as f64).sum::<f64>() / n, tail.iter().map(|s| s.1 as f64).sum::<f64>() / n);
     let top: f64 = tail.iter().map(|s| (s.0 as f64 - mx) * (s.1 as f64 - my)).sum();
     let bottom: f64 = tail.iter().map(|s| (s.0 as f64 - mx).powi(2)).sum();
     println!("slope over the second half: {:.2} bytes a turn", top / bottom * 1024.0);

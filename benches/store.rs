@@ -26,7 +26,8 @@ struct Slow {
 
 impl Slow {
     fn create(path: &Path, sync: Duration) -> Self {
-        let file: File = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path).unwrap();
+        let file: File =
+            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(path).unwrap();
         Self { file: FileBackend::new(file).unwrap(), sync }
     }
 }
@@ -86,7 +87,8 @@ fn commits(c: &mut Criterion) {
                 });
             });
         }
-        let plain = Database::builder().create_with_backend(Slow::create(&dir.path().join(disk), sync)).unwrap();
+        let plain =
+            Database::builder().create_with_backend(Slow::create(&dir.path().join(disk), sync)).unwrap();
         let mut n = 0u64;
         group.throughput(Throughput::Elements(EACH));
         group.bench_function("redb_commit_each", |b| {
@@ -94,7 +96,10 @@ fn commits(c: &mut Criterion) {
                 for _ in 0..EACH {
                     n += 1;
                     let tx = plain.begin_write().unwrap();
-                    tx.open_table(PLAIN).unwrap().insert(n.to_be_bytes().as_slice(), [7u8; 200].as_slice()).unwrap();
+                    tx.open_table(PLAIN)
+                        .unwrap()
+                        .insert(n.to_be_bytes().as_slice(), [7u8; 200].as_slice())
+                        .unwrap();
                     tx.commit().unwrap();
                 }
             });

@@ -14,7 +14,7 @@ use std::{
 };
 use zo_store::Store;
 use zo_traits::{
-    Clock, Cx, Error, ErrorKind, Limits, MemoryStore, Provider, Result, Scope, Skill, SystemClock, Transcript,
+    Clock, Cx, Error, ErrorKind, Limits, MemoryStore, Provider, Result, Scope, Skill, Transcript,
 };
 
 /// Builds a [`Zo`]. Every setting has a default:
@@ -27,7 +27,7 @@ use zo_traits::{
 /// | [`max_steps`](ZoBuilder::max_steps) | 32 model calls a run |
 /// | [`tool_timeout`](ZoBuilder::tool_timeout) | 2 minutes a tool call |
 /// | [`max_parallel_tools`](ZoBuilder::max_parallel_tools) | 8 |
-/// | [`max_tool_output`](ZoBuilder::max_tool_output) | 32 KiB of one result reach the model; the rest is kept and can be read on |
+/// | [`max_tool_output`](ZoBuilder::max_tool_output) | 32 KiB of one result reach the model at once; with a file it can read on |
 /// | [`history_tokens`](ZoBuilder::history_tokens) | about 24,000 tokens of the conversation reach the model |
 /// | [`keep_runs`](ZoBuilder::keep_runs) | the records of the last 1,000 finished runs |
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Default for ZoBuilder {
             store: None,
             memory: None,
             transcript: None,
-            clock: Arc::new(SystemClock::new()),
+            clock: Cx::default().clock().clone(),
             memory_tools: true,
             scope: Scope::new("default"),
             limits: Limits::none(),
@@ -162,8 +162,8 @@ impl ZoBuilder {
         self
     }
 
-    /// Most model calls in one run, at least one. At the last one no tool is offered, so that the model answers with what
-    /// it has.
+    /// Most model calls in one run, at least one. At the last one, unless it is the first as well, the model is told to call
+    /// no tool, so that it answers with what it has.
     pub fn max_steps(mut self, n: u32) -> Self {
         self.max_steps = n.max(1);
         self

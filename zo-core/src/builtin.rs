@@ -1,8 +1,8 @@
 //! The skills that the agent itself brings: memory, activation of skills, and reading on in a long tool output.
 
 use crate::{
-    journal::Journal,
-    toolbox::{READ_OUTPUT, boundary},
+    journal::{Journal, Whose},
+    toolbox::READ_OUTPUT,
 };
 use serde_json::{Value, json};
 use std::{fmt, fmt::Write as _, sync::Arc};
@@ -196,22 +196,15 @@ impl Skill for ReadOutput {
         self.tools.clone()
     }
 
-    async fn call(&self, _cx: &Cx, call: &ToolCall) -> Result<ToolOutput> {
+    async fn call(&self, cx: &Cx, call: &ToolCall) -> Result<ToolOutput> {
         let id = call.args.get("id").and_then(Value::as_str).unwrap_or_default();
-        let missing = || {
-            Error::new(ErrorKind::NotFound, "output.read", "no such output")
-                .with_model_text("there is no kept output with this id")
-        };
-        let text = self.journal.output(id)?.ok_or_else(missing)?;
         let offset = call.args.get("offset").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
-        let from = boundary(&text, offset.unwrap_or(0));
-        let to = boundary(&text, from.saturating_add(self.page));
-        let page = text.get(from..to).unwrap_or_default();
-        let rest = text.len() - to;
+        let mine = cx.get::<Whose>().ok_or_else(|| no_tool("read_output outside a run"))?;
+        let (page, next, rest) = self.journal.output(id, offset.unwrap_or(0), self.page, mine)?;
         Ok(ToolOutput::text(if rest == 0 {
             format!("{page}\n[end of the output]")
         } else {
-            format!("{page}\n[{rest} bytes follow; read on at offset {to}]")
+            format!("{page}\n[{rest} bytes follow; read on at offset {next}]")
         }))
     }
 }

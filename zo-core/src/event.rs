@@ -42,8 +42,8 @@ impl fmt::Debug for RunId {
     }
 }
 
-/// Progress of a run. What an event reports is durable before the event is seen, but for the fragments of text, which
-/// become durable with the whole answer.
+/// Progress of a run. With a file, what an event reports is durable before the event is seen, but for the fragments of text,
+/// which become durable with the whole answer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum RunEvent {
@@ -89,7 +89,7 @@ pub struct Reply {
 }
 
 /// A run that was interrupted and can be resumed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Unfinished {
     /// The run.
@@ -104,4 +104,6 @@ pub struct Unfinished {
     pub steps: u32,
     /// Tool calls that were in flight and must not be repeated: whether they happened is not known.
     pub unknown: Vec<ToolCall>,
+    /// Its record cannot be read: it can only be [abandoned](crate::Zo::abandon).
+    pub damaged: Option<Error>,
 }

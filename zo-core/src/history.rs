@@ -1,5 +1,7 @@
 //! The part of a conversation that the model sees.
 
+use crate::toolbox::clip;
+use std::collections::{HashMap, HashSet, VecDeque};
 use zo_traits::{Cx, Message, Part, Result, Role, ToolResult, ToolStatus, Transcript};
 
 /// Most messages that are read back, however short.
@@ -7,8 +9,11 @@ const MAX_MESSAGES: u64 = 1_024;
 /// The window's start moves in steps of so many messages, so that between two steps each request begins with the bytes
 /// of the one before and a provider's prompt cache hits.
 const STRIDE: u64 = 32;
+/// What is left of a tool result in a turn that is too long by itself, in bytes.
+const SHORT_RESULT: usize = 1_000;
 
-/// The end of `conversation` that fits about `max_tokens` tokens, with the positions `[from, len)` that it was read from.
+/// The end of `conversation` that fits about `max_tokens` tokens, with the positions `[from, len)` that it was read from. The
+/// last turn is always in it, if shortened.
 pub(crate) async fn window(
     cx: &Cx,
     transcript: &dyn Transcript,
@@ -16,18 +21,20 @@ pub(crate) async fn window(
     max_tokens: usize,
 ) -> Result<(u64, u64, Vec<Message>)> {
     let len = transcript.len(cx, conversation).await?;
-    let start = len.saturating_sub(MAX_MESSAGES).next_multiple_of(STRIDE).min(len);
-    let mut messages = read(cx, transcript, conversation, start, len).await?;
-    let mut from = start;
-    let mut tokens: usize = messages.iter().map(tokens).sum();
-    while tokens > max_tokens && !messages.is_empty() {
-        let cut = (STRIDE - from % STRIDE).min(messages.len() as u64);
-        tokens = tokens.saturating_sub(
-            messages.drain(..usize::try_from(cut).unwrap_or(usize::MAX)).map(|m| self::tokens(&m)).sum(),
-        );
-        from += cut;
+    let (mut from, mut total, mut messages) = (len, 0, Vec::new());
+    while from > 0 && len - from < MAX_MESSAGES {
+        let start = (from - 1) / STRIDE * STRIDE;
+        let mut chunk = read(cx, transcript, conversation, start, from).await?;
+        let more: usize = chunk.iter().map(tokens).sum();
+        // Enough, unless no turn has begun yet in what was read.
+        if total + more > max_tokens && messages.iter().any(is_question) {
+            break;
+        }
+        total += more;
+        chunk.append(&mut messages);
+        (messages, from) = (chunk, start);
     }
-    Ok((from, len, valid(messages)))
+    Ok((from, len, fit(messages, max_tokens)))
 }
 
 /// The messages `[from, base)`, as [`window`] gave them.
@@ -37,8 +44,40 @@ pub(crate) async fn read_back(
     conversation: &str,
     from: u64,
     base: u64,
+    max_tokens: usize,
 ) -> Result<Vec<Message>> {
-    Ok(valid(read(cx, transcript, conversation, from, base).await?))
+    Ok(fit(read(cx, transcript, conversation, from, base).await?, max_tokens))
+}
+
+/// Makes the messages valid, and short enough: first only the last turn is kept, then its tool results are shortened, then
+/// only its question and its answer stay.
+fn fit(messages: Vec<Message>, max_tokens: usize) -> Vec<Message> {
+    let long = |m: &[Message]| m.iter().map(tokens).sum::<usize>() > max_tokens;
+    let mut messages = valid(messages);
+    if !long(&messages) {
+        return messages;
+    }
+    if let Some(last) = messages.iter().rposition(is_question) {
+        messages.drain(..last);
+    }
+    if long(&messages) {
+        for result in messages.iter_mut().flat_map(|m| &mut m.parts) {
+            if let Part::ToolResult(r) = result {
+                r.content = clip(&r.content, SHORT_RESULT, None);
+                r.media.clear();
+            }
+        }
+    }
+    if long(&messages) && messages.len() > 2 {
+        let answer = messages.pop().filter(|m| m.role == Role::Assistant && m.tool_calls().next().is_none());
+        messages.truncate(1);
+        messages.extend(answer);
+    }
+    messages
+}
+
+fn is_question(message: &Message) -> bool {
+    message.role == Role::User
 }
 
 async fn read(
@@ -70,34 +109,47 @@ pub(crate) fn tokens(message: &Message) -> usize {
 }
 
 /// The same messages as a request may hold them: they start where a turn starts, every tool call has its one result right
-/// behind it, and no message is empty. A transcript may come from anywhere, and a window may cut a turn in two.
+/// behind it, no id of a call comes twice, and no message is empty. A transcript may come from anywhere, and a window may
+/// cut a turn in two.
 pub(crate) fn valid(messages: Vec<Message>) -> Vec<Message> {
     let mut out: Vec<Message> = Vec::with_capacity(messages.len());
+    let mut ids: HashSet<String> = HashSet::new();
     let mut rest =
         messages.into_iter().skip_while(|m| matches!(m.role, Role::Tool | Role::Assistant)).peekable();
     while let Some(mut message) = rest.next() {
         // Results are taken up behind the message that called; any other is an orphan.
         message.parts.retain(|p| !matches!(p, Part::ToolResult(_)));
-        let calls: Vec<_> = message.tool_calls().cloned().collect();
-        if !message.parts.is_empty() {
-            out.push(message);
-        }
-        if calls.is_empty() {
+        if message.parts.is_empty() || message.role == Role::Tool {
             continue;
         }
-        let mut found: Vec<ToolResult> = Vec::new();
-        while let Some(results) = rest.next_if(|m| m.role == Role::Tool) {
-            found.extend(results.parts.into_iter().filter_map(|p| match p {
-                Part::ToolResult(r) => Some(r),
-                _ => None,
-            }));
+        let mut found: HashMap<String, VecDeque<ToolResult>> = HashMap::new();
+        if message.tool_calls().next().is_some() {
+            while let Some(results) = rest.next_if(|m| m.role == Role::Tool) {
+                for part in results.parts {
+                    if let Part::ToolResult(r) = part {
+                        found.entry(r.id.clone()).or_default().push_back(r);
+                    }
+                }
+            }
         }
-        out.push(Message::tool_results(calls.iter().map(|call| {
-            let mine = found.iter().position(|r| r.id == call.id).map(|i| found.swap_remove(i));
-            mine.unwrap_or_else(|| {
+        let mut results = Vec::new();
+        for part in &mut message.parts {
+            let Part::ToolCall(call) = part else { continue };
+            let result = found.get_mut(&call.id).and_then(VecDeque::pop_front);
+            if !ids.insert(call.id.clone()) {
+                call.id = format!("{}-{}", call.id, ids.len() + 1);
+                ids.insert(call.id.clone());
+            }
+            let mut result = result.unwrap_or_else(|| {
                 ToolResult::new(call, ToolStatus::Unknown, "no result is on record for this call")
-            })
-        })));
+            });
+            result.id.clone_from(&call.id);
+            results.push(result);
+        }
+        out.push(message);
+        if !results.is_empty() {
+            out.push(Message::tool_results(results));
+        }
     }
     out
 }
@@ -146,6 +198,44 @@ mod tests {
         );
         assert_eq!(got[2].results().next().unwrap().status, ToolStatus::Unknown);
         assert_eq!(got[5].results().next().unwrap().status, ToolStatus::Ok);
+    }
+
+    #[test]
+    fn ids_that_come_twice_are_told_apart() {
+        let got = valid(vec![
+            Message::user("u"),
+            call("a"),
+            result("a"),
+            Message::user("v"),
+            call("a"),
+            result("a"),
+        ]);
+        let ids: Vec<_> = got.iter().flat_map(|m| m.results()).map(|r| r.id.clone()).collect();
+        let calls: Vec<_> = got.iter().flat_map(|m| m.tool_calls()).map(|c| c.id.clone()).collect();
+        assert!(ids == calls && ids[0] != ids[1], "{ids:?}");
+        assert!(got.iter().flat_map(|m| m.results()).all(|r| r.status == ToolStatus::Ok));
+    }
+
+    #[test]
+    fn a_turn_that_is_too_long_is_shortened_and_not_forgotten() {
+        let mut turn = vec![Message::user("old"), Message::assistant("x"), Message::user("Find the tickets")];
+        for i in 0..40 {
+            turn.push(call(&format!("{i}")));
+            let mut r = result(&format!("{i}"));
+            if let Part::ToolResult(r) = &mut r.parts[0] {
+                r.content = "long ".repeat(2_000);
+            }
+            turn.push(r);
+        }
+        turn.push(Message::assistant("Two tickets, 40 euros"));
+        let some = fit(turn.clone(), 20_000);
+        assert_eq!(some[0].to_text(), "Find the tickets");
+        assert!(some.len() == 82 && some.iter().map(tokens).sum::<usize>() < 20_000);
+        let least = fit(turn, 2_000);
+        assert_eq!(
+            least.iter().map(Message::to_text).collect::<Vec<_>>(),
+            ["Find the tickets", "Two tickets, 40 euros"]
+        );
     }
 
     #[test]

@@ -62,7 +62,7 @@ mod zo;
 pub use builder::ZoBuilder;
 pub use driver::MEMORIES_HEADING;
 pub use event::{Reply, RunEvent, RunId, Unfinished};
-pub use machine::{Machine, STEP_LIMIT, Step};
+pub use machine::{INVALID_NAME, MAX_CALLS, Machine, STEP_LIMIT, Step};
 pub use stream::RunStream;
 pub use zo::{Ask, Zo};
 pub use zo_store as store;

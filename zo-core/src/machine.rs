@@ -37,6 +37,8 @@ pub struct Machine {
     steps: u32,
     max_steps: u32,
     usage: Usage,
+    /// Text of the last answer, which may be empty.
+    text: String,
     /// Tool call ids in use, those of the conversation before this run included.
     ids: HashSet<String>,
 }
@@ -59,6 +61,7 @@ impl Machine {
             steps: 0,
             max_steps: max_steps.max(1),
             usage: Usage::default(),
+            text: String::new(),
             ids: HashSet::new(),
         };
         machine.reserve_ids(history);
@@ -95,11 +98,13 @@ impl Machine {
         self.usage += answer.usage;
         let Response { mut message, finish, .. } = answer;
         message.role = Role::Assistant;
-        let mut calls = Vec::new();
+        self.text = message.to_text();
+        let (mut calls, mut surplus) = (Vec::new(), Vec::new());
         for part in &mut message.parts {
             if let Part::ToolCall(call) = part {
                 self.make_unique(call);
-                calls.push(call.clone());
+                make_sendable(call);
+                if calls.len() < MAX_CALLS { calls.push(call.clone()) } else { surplus.push(call.clone()) }
             }
         }
         // A message without content is refused by some providers, and says nothing.
@@ -113,11 +118,13 @@ impl Machine {
             finish if calls.is_empty() => Phase::Done(finish),
             // The last argument may be cut in the middle of its meaning, even where it is valid JSON.
             FinishReason::Length | FinishReason::ContentFilter | FinishReason::Refusal => {
+                calls.append(&mut surplus);
                 let why = format!("not run: the answer was cut ({finish}) before it was complete");
                 self.answer_all(&calls, ToolStatus::Error, &why);
                 if over { Phase::Done(finish) } else { Phase::Model }
             }
             _ if over => {
+                calls.append(&mut surplus);
                 self.answer_all(
                     &calls,
                     ToolStatus::Cancelled,
@@ -125,7 +132,13 @@ impl Machine {
                 );
                 Phase::Done(FinishReason::Other(STEP_LIMIT.into()))
             }
-            _ => Phase::Tools { results: vec![None; calls.len()], calls },
+            _ => {
+                let mut results = vec![None; calls.len()];
+                let why = format!("not run: at most {MAX_CALLS} tool calls are run for one answer");
+                results.extend(surplus.iter().map(|c| Some(ToolResult::new(c, ToolStatus::Error, &why))));
+                calls.append(&mut surplus);
+                Phase::Tools { calls, results }
+            }
         };
         Ok(())
     }
@@ -198,8 +211,8 @@ impl Machine {
     }
 
     /// The text of the last answer.
-    pub fn final_text(&self) -> String {
-        self.last_answer().map(Message::to_text).unwrap_or_default()
+    pub fn final_text(&self) -> &str {
+        &self.text
     }
 
     fn make_unique(&mut self, call: &mut ToolCall) {
@@ -210,8 +223,8 @@ impl Machine {
             return;
         }
         let base = call.id.clone();
-        // Ends: the set is finite.
-        for n in 2u64.. {
+        // From the number of ids in use: so far behind the others that the first try mostly hits. Ends: the set is finite.
+        for n in self.ids.len() as u64 + 1.. {
             call.id = format!("{base}-{n}");
             if self.ids.insert(call.id.clone()) {
                 return;
@@ -222,6 +235,21 @@ impl Machine {
     fn answer_all(&mut self, calls: &[ToolCall], status: ToolStatus, why: &str) {
         let results = calls.iter().map(|c| ToolResult::new(c, status.clone(), why));
         self.messages.push(Message::tool_results(results));
+    }
+}
+
+/// Most tool calls that are run for one answer; the rest are answered with an error.
+pub const MAX_CALLS: usize = 128;
+
+/// The name under which a call is kept whose own name no provider would take back.
+pub const INVALID_NAME: &str = "invalid_tool_name";
+
+/// A conversation with a tool name of other characters is refused by providers, again and again: what the model made up must
+/// not get into it. The name it is given instead belongs to no tool, so nothing runs.
+fn make_sendable(call: &mut ToolCall) {
+    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if call.name.is_empty() || call.name.len() > 64 || !call.name.chars().all(good) {
+        call.name = INVALID_NAME.into();
     }
 }
 
@@ -281,7 +309,46 @@ mod tests {
         let history = vec![calls(&["call_0"]).message];
         let mut m = Machine::new(vec![Message::user("x")], &history, 9);
         m.model(calls(&["call_0", "call_0", ""])).unwrap();
-        assert_eq!(open(&m), ["call_0-2", "call_0-3", "call"]);
+        let ids = open(&m);
+        assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 3);
+        assert!(
+            ids[0].starts_with("call_0-") && ids[1].starts_with("call_0-") && ids[2] == "call",
+            "{ids:?}"
+        );
+    }
+
+    #[test]
+    fn names_that_no_provider_takes_back_do_not_get_into_a_conversation() {
+        let mut m = start(5);
+        let parts = ["no such tool!\0", "", &"x".repeat(65), "fine_1"];
+        let parts = parts.map(|n| Part::ToolCall(ToolCall::new("i", n, json!({})))).to_vec();
+        m.model(Response::new(Message { role: Role::Assistant, parts }, FinishReason::ToolCalls)).unwrap();
+        let names: Vec<_> = m.messages()[1].tool_calls().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, [INVALID_NAME, INVALID_NAME, INVALID_NAME, "fine_1"]);
+    }
+
+    #[test]
+    fn a_flood_of_calls_is_answered_and_not_run() {
+        let mut m = start(5);
+        m.model(calls(&["same"; 10_000])).unwrap();
+        let ids = open(&m);
+        assert_eq!(ids.len(), MAX_CALLS);
+        for id in ids {
+            m.tool(result(&id)).unwrap();
+        }
+        assert_eq!(m.messages().last().unwrap().results().count(), 10_000);
+        assert!(pairs_hold(m.messages()));
+    }
+
+    #[test]
+    fn the_text_is_that_of_the_last_answer_even_when_it_is_empty() {
+        let mut m = start(5);
+        let mut first = calls(&["a"]);
+        first.message.parts.insert(0, Part::text("Let me look."));
+        m.model(first).unwrap();
+        m.tool(result("a")).unwrap();
+        m.model(text("")).unwrap();
+        assert_eq!(m.final_text(), "");
     }
 
     #[test]

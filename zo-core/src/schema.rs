@@ -6,14 +6,16 @@
 //! reference that cannot be resolved refuses every value with a message that says so. Schemas come from plugins and
 //! servers, so they are hostile: depth, steps and the number of reported errors are bounded.
 
-use regex_lite::Regex;
+use regex_lite::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 /// Deepest nesting that is followed, of schema and value together.
 const MAX_DEPTH: u32 = 64;
 /// Most keyword evaluations for one value.
 const MAX_STEPS: u32 = 200_000;
+/// Largest compiled pattern, in bytes. Matching takes time proportional to it and to the text.
+const MAX_PATTERN: usize = 16 << 10;
 /// Most errors that are told; the first few are what a model can act on.
 const MAX_ERRORS: usize = 8;
 
@@ -22,9 +24,21 @@ const MAX_ERRORS: usize = 8;
 /// # Errors
 /// One line per violation, each with the JSON Pointer (RFC 6901) of the place: what a model needs to correct itself.
 pub fn validate(schema: &Value, value: &Value) -> Result<(), String> {
-    let mut v = Validator { root: schema, errors: Vec::new(), steps: 0, quiet: 0 };
+    let mut v = Validator {
+        root: schema,
+        errors: Vec::new(),
+        steps: 0,
+        quiet: 0,
+        gave_up: false,
+        patterns: HashMap::new(),
+    };
     let mut path = String::new();
-    if v.check(schema, value, &mut path, 0) { Ok(()) } else { Err(v.errors.join("\n")) }
+    let fits = v.check(schema, value, &mut path, 0);
+    if v.gave_up {
+        // Whatever came out: a `not` around the place that was not looked at would have turned it round.
+        return Err("the schema or the value is nested too deep or too large to check".into());
+    }
+    if fits { Ok(()) } else { Err(v.errors.join("\n")) }
 }
 
 struct Validator<'a> {
@@ -33,6 +47,10 @@ struct Validator<'a> {
     steps: u32,
     /// Above zero inside `anyOf`, `not` and the like, where a failing branch is not an error by itself.
     quiet: u32,
+    /// A limit was reached, so the outcome means nothing.
+    gave_up: bool,
+    /// Compiled patterns; `None` for one in a dialect that cannot be read here or that is too large.
+    patterns: HashMap<&'a str, Option<Regex>>,
 }
 
 impl<'a> Validator<'a> {
@@ -44,12 +62,29 @@ impl<'a> Validator<'a> {
         false
     }
 
+    /// Pays for work; `false` when there is nothing left to pay with.
+    fn charge(&mut self, steps: usize) -> bool {
+        self.steps = self.steps.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX));
+        self.gave_up |= self.steps > MAX_STEPS;
+        !self.gave_up
+    }
+
+    /// Does `text` match `pattern`? `None` when the pattern cannot be read here: it then binds the skill, not the caller.
+    fn matches(&mut self, pattern: &'a str, text: &str) -> Option<bool> {
+        if !self.charge(1 + text.len() / 8) {
+            return Some(false);
+        }
+        let compiled = self.patterns.entry(pattern).or_insert_with(|| {
+            RegexBuilder::new(pattern).size_limit(MAX_PATTERN).nest_limit(32).build().ok()
+        });
+        compiled.as_ref().map(|re| re.is_match(text))
+    }
+
     /// Does `value` obey `schema`? Goes on after the first violation, so that all of them can be told at once.
     fn check(&mut self, schema: &'a Value, value: &Value, path: &mut String, depth: u32) -> bool {
-        self.steps += 1;
-        if depth > MAX_DEPTH || self.steps > MAX_STEPS {
-            return self
-                .fail(path, || "the schema or the value is nested too deep or too large to check".into());
+        if depth > MAX_DEPTH || !self.charge(1) {
+            self.gave_up = true;
+            return false;
         }
         let schema = match schema {
             Value::Bool(true) => return true,
@@ -72,7 +107,7 @@ impl<'a> Validator<'a> {
             Value::Number(n) => ok &= self.check_number(schema, n, path),
             Value::String(s) => ok &= self.check_string(schema, s, path),
             Value::Array(items) => ok &= self.check_array(schema, items, path, depth),
-            Value::Object(object) => ok &= self.check_object(schema, object, path, depth),
+            Value::Object(object) => ok &= self.check_object(schema, value, object, path, depth),
             Value::Null | Value::Bool(_) => {}
         }
         ok & self.check_logic(schema, value, path, depth)
@@ -106,6 +141,7 @@ impl<'a> Validator<'a> {
     fn check_choice(&mut self, schema: &Map<String, Value>, value: &Value, path: &str) -> bool {
         let mut ok = true;
         if let Some(Value::Array(options)) = schema.get("enum")
+            && self.charge(options.len())
             && !options.iter().any(|o| equal(o, value))
         {
             let shown: Vec<String> = options.iter().take(20).map(Value::to_string).collect();
@@ -143,7 +179,7 @@ impl<'a> Validator<'a> {
         ok
     }
 
-    fn check_string(&mut self, schema: &Map<String, Value>, s: &str, path: &str) -> bool {
+    fn check_string(&mut self, schema: &'a Map<String, Value>, s: &str, path: &str) -> bool {
         let mut ok = true;
         if let Some(least) = size(schema, "minLength")
             && s.chars().take(least).count() < least
@@ -155,13 +191,10 @@ impl<'a> Validator<'a> {
         {
             ok = self.fail(path, || format!("longer than {most} characters"));
         }
-        if let Some(Value::String(pattern)) = schema.get("pattern") {
-            ok &= match Regex::new(pattern) {
-                Ok(re) if re.is_match(s) => true,
-                Ok(_) => self.fail(path, || format!("does not match the pattern {pattern}")),
-                // A pattern in a dialect that cannot be read here binds the skill, not the caller.
-                Err(_) => true,
-            };
+        if let Some(Value::String(pattern)) = schema.get("pattern")
+            && self.matches(pattern, s) == Some(false)
+        {
+            ok = self.fail(path, || format!("does not match the pattern {pattern}"));
         }
         ok
     }
@@ -186,8 +219,12 @@ impl<'a> Validator<'a> {
                 ok = self.fail(path, || "has the same item twice".into());
             }
         }
-        let prefix = schema.get("prefixItems").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let rest = schema.get("items");
+        // Before 2020-12 an array under `items` meant what `prefixItems` means now.
+        let (list, rest) = match (schema.get("prefixItems"), schema.get("items")) {
+            (None, Some(Value::Array(list))) => (Some(list), schema.get("additionalItems")),
+            (list, rest) => (list.and_then(Value::as_array), rest),
+        };
+        let prefix = list.map_or(&[][..], Vec::as_slice);
         for (i, item) in items.iter().enumerate() {
             if let Some(sub) = prefix.get(i).or(rest) {
                 ok &= self.inside(path, &i.to_string(), |v, path| v.check(sub, item, path, depth + 1));
@@ -209,6 +246,7 @@ impl<'a> Validator<'a> {
     fn check_object(
         &mut self,
         schema: &'a Map<String, Value>,
+        value: &Value,
         object: &Map<String, Value>,
         path: &mut String,
         depth: u32,
@@ -228,22 +266,18 @@ impl<'a> Validator<'a> {
             ok = self.fail(path, || "has too many properties".into());
         }
         let properties = schema.get("properties").and_then(Value::as_object);
-        let patterns: Vec<(Regex, &'a Value)> = schema
-            .get("patternProperties")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-            .filter_map(|(p, s)| Some((Regex::new(p).ok()?, s)))
-            .collect();
+        let patterns = schema.get("patternProperties").and_then(Value::as_object);
         for (name, item) in object {
             let mut known = false;
             if let Some(sub) = properties.and_then(|p| p.get(name)) {
                 known = true;
                 ok &= self.inside(path, name, |v, path| v.check(sub, item, path, depth + 1));
             }
-            for (_, sub) in patterns.iter().filter(|(re, _)| re.is_match(name)) {
-                known = true;
-                ok &= self.inside(path, name, |v, path| v.check(sub, item, path, depth + 1));
+            for (pattern, sub) in patterns.into_iter().flatten() {
+                if self.matches(pattern, name) == Some(true) {
+                    known = true;
+                    ok &= self.inside(path, name, |v, path| v.check(sub, item, path, depth + 1));
+                }
             }
             match schema.get("additionalProperties") {
                 Some(Value::Bool(false)) if !known => {
@@ -272,7 +306,7 @@ impl<'a> Validator<'a> {
         }
         for (name, sub) in schema.get("dependentSchemas").and_then(Value::as_object).into_iter().flatten() {
             if object.contains_key(name) {
-                ok &= self.check(sub, &Value::Object(object.clone()), path, depth + 1);
+                ok &= self.check(sub, value, path, depth + 1);
             }
         }
         ok
@@ -431,6 +465,30 @@ mod tests {
             }
         }
         assert!(!ok(&schema, json!(1)));
+    }
+
+    #[test]
+    fn a_check_that_gives_up_never_lets_a_value_pass() {
+        let schema = json!({"not": {"contains": {"const": "rm"}}});
+        let mut items = vec![json!("x"); 200_001];
+        items.push(json!("rm"));
+        assert!(!ok(&schema, json!(items)));
+        assert!(ok(&schema, json!(["x"])) && !ok(&schema, json!(["x", "rm"])));
+    }
+
+    #[test]
+    fn patterns_cost_what_they_cost_and_no_more() {
+        let bomb = json!({"type": "array", "items": {"pattern": "(((a{0,50}){0,50}){0,20})$"}});
+        assert!(ok(&bomb, json!(vec!["b"; 20])), "a pattern that is too large is not checked");
+        let long = json!({"pattern": "^[a-z]+$"});
+        assert!(!ok(&long, json!("a".repeat(10_000_000))), "more text than can be paid for is refused");
+        assert!(ok(&long, json!("a".repeat(10_000))));
+    }
+
+    #[test]
+    fn draft_7_tuples() {
+        let schema = json!({"items": [{"type": "string"}], "additionalItems": {"type": "integer"}});
+        assert!(ok(&schema, json!(["a", 1])) && !ok(&schema, json!(["a", "b"])) && !ok(&schema, json!([1])));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The tools of a run: found by exact name, checked against their schema, run apart so that one which fails, panics or
 //! hangs costs its own result and nothing else.
 
-use crate::schema;
+use crate::{INVALID_NAME, schema};
 use serde_json::Value;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use zo_traits::{
-    Cx, Effect, Error, ErrorKind, Result, Skill, ToolCall, ToolOutput, ToolResult, ToolSpec, ToolStatus,
+    Cx, Effect, Error, ErrorKind, Media, MediaSource, Result, Skill, ToolCall, ToolOutput, ToolResult,
+    ToolSpec, ToolStatus,
 };
 
 /// The tools on offer in one run: a snapshot, so that a reload in the middle of a run cannot mix versions.
@@ -16,6 +17,9 @@ pub(crate) struct Toolbox {
     /// In order of name, so that the same tools give the same bytes and a provider's prompt cache hits.
     specs: Vec<ToolSpec>,
 }
+
+/// Most bytes of media, as base64, in one result.
+const MAX_MEDIA: usize = 8 << 20;
 
 /// Name of the tool that reads what was left out of a long result.
 pub(crate) const READ_OUTPUT: &str = "read_output";
@@ -43,13 +47,24 @@ impl Toolbox {
         for skill in skills {
             for spec in skill.tools().iter() {
                 let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-                if spec.name.is_empty() || spec.name.len() > 64 || !spec.name.chars().all(good) {
+                let fits = !spec.name.is_empty() && spec.name.len() <= 64 && spec.name.chars().all(good);
+                if !fits || spec.name == INVALID_NAME {
                     return Err(Error::new(
                         ErrorKind::Invalid,
                         "zo.tools",
                         format_args!(
                             "skill {:?} offers a tool named {:?}; providers take only [a-zA-Z0-9_-], 1 to 64 characters",
                             skill.manifest().name,
+                            spec.name
+                        ),
+                    ));
+                }
+                if spec.input.get("type").and_then(Value::as_str) != Some("object") {
+                    return Err(Error::new(
+                        ErrorKind::Invalid,
+                        "zo.tools",
+                        format_args!(
+                            "the schema of tool {:?} is not that of an object (`\"type\": \"object\"`), as providers demand",
                             spec.name
                         ),
                     ));
@@ -99,44 +114,44 @@ impl Toolbox {
     ) -> Result<(ToolResult, ToolOutput)> {
         let (spec, skill) = match self.check(call) {
             Ok(found) => found,
-            Err(e) => return Ok((failed(call, &e), ToolOutput::default())),
+            Err(e) => return Ok((failed(call, &e, limits), ToolOutput::default())),
         };
         let inner = cx.child().with_timeout(limits.timeout);
+        // A task begins to run as soon as it is spawned, whether or not anybody looks at it.
+        inner.check("agent.tool")?;
         let mut task = Task(tokio::spawn({
             let (skill, call, cx) = (skill.clone(), call.clone(), inner.clone());
             async move { skill.call(&cx, &call).await }
         }));
         // Raced out here as well as wherever the skill looks at its context: one that blocks its thread is left behind.
-        let outcome = match inner.race("tool", &mut task.0).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(join)) => Err(if join.is_panic() {
-                Error::new(ErrorKind::Unavailable, "tool.panic", "the tool panicked")
-                    .with_model_text("the tool crashed while it ran")
-            } else {
-                Error::cancelled("tool")
-            }),
-            Err(e) => Err(e),
+        let stopped = match inner.race("tool", &mut task.0).await {
+            Ok(Ok(Ok(output))) => return Ok(succeeded(cx, call, output, limits)),
+            Ok(Ok(Err(e))) => {
+                // A skill that says so because the run was stopped: then that is what counts.
+                cx.check("agent.tool")?;
+                return Ok((failed(call, &e, limits), ToolOutput::default()));
+            }
+            Ok(Err(join)) if join.is_panic() => "it crashed while it ran".to_owned(),
+            Ok(Err(_)) => "it was stopped while it ran".to_owned(),
+            Err(_) => {
+                inner.cancel().cancel();
+                // Was it the run that ended, or only this call's time?
+                cx.check("agent.tool")?;
+                format!("it did not finish within {:?}", limits.timeout)
+            }
         };
-        if let Err(e) = &outcome {
-            inner.cancel().cancel();
-            // Was it the run that ended, or only this call?
-            cx.check("agent.tool")?;
-            if e.kind() == ErrorKind::Timeout {
-                let text =
-                    format!("{} did not finish within {:?} and was stopped", spec.name, limits.timeout);
-                return Ok((ToolResult::new(call, ToolStatus::Error, text), ToolOutput::default()));
-            }
-        }
-        Ok(match outcome {
-            Ok(output) => {
-                let id = limits.kept.then(|| output_id(cx.run(), &call.id));
-                let text = clip(&output.text, limits.max_output, id.as_deref());
-                let mut result = ToolResult::new(call, ToolStatus::Ok, text);
-                result.media = output.media.clone();
-                (result, output)
-            }
-            Err(e) => (failed(call, &e), ToolOutput::default()),
-        })
+        let result = if spec.effect.may_repeat() {
+            ToolResult::new(call, ToolStatus::Error, format!("failed: {stopped}"))
+        } else {
+            ToolResult::new(
+                call,
+                ToolStatus::Unknown,
+                format!(
+                    "outcome unknown: {stopped}. It may or may not have taken effect; check before doing it again."
+                ),
+            )
+        };
+        Ok((result, ToolOutput::default()))
     }
 
     /// Finds the tool and checks the arguments.
@@ -177,9 +192,36 @@ impl<T> Drop for Task<T> {
     }
 }
 
-fn failed(call: &ToolCall, e: &Error) -> ToolResult {
+fn failed(call: &ToolCall, e: &Error, limits: ToolLimits) -> ToolResult {
     let status = if e.kind() == ErrorKind::Denied { ToolStatus::Denied } else { ToolStatus::Error };
-    ToolResult::new(call, status, e.model_text())
+    ToolResult::new(call, status, clip(&e.model_text(), limits.max_output, None))
+}
+
+fn succeeded(cx: &Cx, call: &ToolCall, output: ToolOutput, limits: ToolLimits) -> (ToolResult, ToolOutput) {
+    let id = limits.kept.then(|| output_id(cx.run(), &call.id));
+    let mut text = clip(&output.text, limits.max_output, id.as_deref());
+    let bytes = |m: &Media| match &m.source {
+        MediaSource::Base64(data) => data.len(),
+        _ => 0,
+    };
+    let mut media = Vec::new();
+    let mut room = MAX_MEDIA;
+    for item in &output.media {
+        match room.checked_sub(bytes(item)) {
+            Some(left) => {
+                room = left;
+                media.push(item.clone());
+            }
+            None => text.push_str(&format!(
+                "\n[{} of {} bytes left out: too large]",
+                item.media_type,
+                bytes(item)
+            )),
+        }
+    }
+    let mut result = ToolResult::new(call, ToolStatus::Ok, text);
+    result.media = media;
+    (result, output)
 }
 
 /// At most about `max` bytes: the beginning, the end, and between them how much was left out and, with `id`, how to read

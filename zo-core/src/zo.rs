@@ -4,7 +4,7 @@ use crate::{
     Reply, RunId, RunStream, Unfinished, ZoBuilder,
     builtin::UseSkill,
     driver::Run,
-    journal::{Append, End, Journal},
+    journal::{Append, DeleteIn, End, Entry, Journal, has_ended, under_way},
     toolbox::{ToolLimits, Toolbox},
 };
 use futures_util::future::join_all;
@@ -22,7 +22,9 @@ use zo_traits::{
 
 /// A personal agent. Cheap to clone; clones are one agent. Several agents in one process share nothing.
 ///
-/// Runs of different conversations go on at the same time; runs of one conversation follow each other.
+/// Runs of different conversations go on at the same time; runs of one conversation follow each other. So whoever holds a
+/// [`RunStream`] and does not poll it keeps its conversation waiting, and a tool that asks its own conversation waits for
+/// itself until its time is up.
 ///
 /// ```no_run
 /// # async fn demo() -> zo_core::Result<()> {
@@ -134,11 +136,10 @@ impl Ask {
         if self.message.role != Role::User {
             return bad("only a user's message can be asked");
         }
-        let says = |p: &Part| match p {
-            Part::Text(t) => !t.text.trim().is_empty(),
-            Part::Media(_) => true,
-            _ => false,
-        };
+        if !self.message.parts.iter().all(|p| matches!(p, Part::Text(_) | Part::Media(_))) {
+            return bad("a user's message holds text, images and files; nothing else");
+        }
+        let says = |p: &Part| !matches!(p, Part::Text(t) if t.text.trim().is_empty());
         if !self.message.parts.iter().any(says) {
             return bad("the message is empty");
         }
@@ -156,7 +157,8 @@ impl Zo {
     ///
     /// # Errors
     /// Those of the provider and the store; a tool that fails is told to the model and is not an error here. When the
-    /// error is a passing one and the run had got somewhere, it stays in [`unfinished`](Zo::unfinished).
+    /// error is a passing one and the run had got somewhere, it stays in [`unfinished`](Zo::unfinished): then
+    /// [`resume`](Zo::resume) it. **Asking again instead asks the model anew**, which may call its tools again.
     ///
     /// # Cancel safety
     /// Dropping the future stops the run. With a file it stays in [`unfinished`](Zo::unfinished).
@@ -222,7 +224,8 @@ impl Zo {
 
     /// Continues an interrupted run where it stopped. Answers of the model that are on record are not asked for again; a
     /// tool call that was in flight is run again with the same idempotency key if its effect class allows that, else the
-    /// model is told that its outcome is unknown.
+    /// model is told that its outcome is unknown. Host values are not on record: tools that need some want
+    /// [`resume_with`](Zo::resume_with).
     pub fn resume(&self, run: &RunId) -> RunStream {
         self.resume_with(&Cx::new(""), run)
     }
@@ -240,9 +243,34 @@ impl Zo {
     /// # Errors
     /// [`ErrorKind::NotFound`] when it is not on record, [`ErrorKind::Conflict`] when it is under way or has ended.
     pub async fn abandon(&self, run: &RunId) -> Result<()> {
-        let conversation = self.0.journal.load(run)?.header.conversation;
+        let journal = &self.0.journal;
+        if journal.is_active(run) {
+            return Err(under_way(run));
+        }
+        journal.settled().await?;
+        let conversation = match journal.load(run) {
+            Ok(recorded) => recorded.header.conversation,
+            Err(e) if e.kind() == ErrorKind::Corrupt => journal.conversation_of(run).ok_or(e)?,
+            Err(e) => return Err(e),
+        };
         let _turn = self.0.conversations.turn(&conversation).await;
-        self.0.settle(run).await
+        self.0.settle(run, &conversation).await
+    }
+
+    /// Deletes a conversation: its messages and what is on record of its runs. Memories are another thing: see
+    /// [`memory`](Zo::memory). Waits for a run of it that is under way.
+    ///
+    /// # Errors
+    /// Those of the store and the transcript.
+    pub async fn delete_conversation(&self, conversation: &str) -> Result<()> {
+        let _turn = self.0.conversations.turn(conversation).await;
+        self.0.journal.settled().await?;
+        let own = self.0.config.own_transcript;
+        self.0.journal.delete(conversation, own.then_some(delete_in as DeleteIn)).await?;
+        match &self.0.transcript {
+            Some(t) if !own => t.delete(&self.cx(), conversation).await.map(|_| ()),
+            _ => Ok(()),
+        }
     }
 
     /// The messages of a conversation, oldest first.
@@ -284,65 +312,112 @@ impl Zo {
 }
 
 impl Inner {
-    /// The tools on offer now. Put together anew only when a skill offers others than before.
-    pub(crate) fn toolbox(&self) -> Result<Arc<Toolbox>> {
+    /// The tools on offer now. Put together anew only when a skill offers others than before; when those do not fit together,
+    /// the last ones that did stay on offer, with what is wrong.
+    pub(crate) fn toolbox(&self) -> Result<(Arc<Toolbox>, Option<Error>)> {
         let by: Vec<Arc<[ToolSpec]>> = self.skills.iter().map(|s| s.tools()).collect();
         let mut kept = self.toolbox.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = &*kept
             && kept.by.len() == by.len()
             && kept.by.iter().zip(&by).all(|(a, b)| Arc::ptr_eq(a, b))
         {
-            return Ok(kept.toolbox.clone());
+            return Ok((kept.toolbox.clone(), None));
         }
         let use_skill = UseSkill::new(&self.skills).map(|u| Arc::new(u) as Arc<dyn Skill>);
-        let toolbox = Arc::new(Toolbox::new(self.skills.iter().chain(&use_skill))?);
-        *kept = Some(Offered { by, toolbox: toolbox.clone() });
-        Ok(toolbox)
+        match (Toolbox::new(self.skills.iter().chain(&use_skill)), &*kept) {
+            (Ok(toolbox), _) => {
+                let toolbox = Arc::new(toolbox);
+                *kept = Some(Offered { by, toolbox: toolbox.clone() });
+                Ok((toolbox, None))
+            }
+            (Err(problem), Some(kept)) => Ok((kept.toolbox.clone(), Some(problem))),
+            (Err(problem), None) => Err(problem),
+        }
+    }
+
+    /// Settles every interrupted run of a conversation. The caller holds its turn.
+    pub(crate) async fn settle_all(&self, conversation: &str) -> Result<()> {
+        for run in self.journal.interrupted_in(conversation) {
+            match self.settle(&run, conversation).await {
+                Ok(()) => {}
+                // It ended after all, or its start never reached the disk.
+                Err(e) if matches!(e.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
+                    self.journal.forget(&run)
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// Ends an interrupted run and lets what it did join its conversation. The caller holds the conversation's turn.
-    pub(crate) async fn settle(&self, run: &RunId) -> Result<()> {
-        let recorded = self.journal.load(run)?;
-        if recorded.ended {
-            return Err(Error::new(ErrorKind::Conflict, "run.settle", format_args!("run {run} has ended")));
-        }
-        self.journal.activate(run)?;
-        let (next, base) = (recorded.next, recorded.header.base);
-        let (header, messages, _) = recorded.close("not run: the run was interrupted");
-        let append = Append { conversation: header.conversation.clone(), messages };
-        let outcome = self.end(run, next, base, None, End::Abandoned, Some(append)).await;
-        self.journal.deactivate(run, &header.conversation, outcome.is_ok());
-        outcome
+    pub(crate) async fn settle(&self, run: &RunId, conversation: &str) -> Result<()> {
+        // A dropped future of the run may have left a write in the queue.
+        self.journal.settled().await?;
+        let recorded = match self.journal.load(run) {
+            Ok(recorded) if recorded.ended => return Err(has_ended()),
+            Ok(recorded) => recorded,
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                // Nothing can be made of it, and it must not be in the way of everything else.
+                let mut active = self.journal.activate(run, conversation)?;
+                let outcome = End::Failed { kind: e.kind(), message: e.to_string() };
+                self.journal.finish(run, u32::MAX - 1, None, outcome, None).await?;
+                active.ended();
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        let mut active = self.journal.activate(run, conversation)?;
+        let (next, appending) = (recorded.next, recorded.appending);
+        let messages = recorded.close("not run: the run was interrupted");
+        let append = Append { conversation: conversation.to_owned(), messages };
+        self.end(run, next, appending, None, End::Abandoned, Some(append)).await?;
+        active.ended();
+        Ok(())
     }
 
-    /// Ends a run on record, and appends its messages: in one commit where the transcript lives in the same store, else
-    /// first the messages, at a position that makes a second try harmless.
+    /// Ends a run on record, and appends its messages: in one commit where the transcript lives in the same store. Elsewhere
+    /// the last answer and the position come on record first, so that a second try neither asks nor appends again.
     pub(crate) async fn end(
         &self,
         run: &RunId,
-        at: u32,
-        base: u64,
-        last: Option<crate::journal::Entry<'_>>,
+        mut next: u32,
+        appending: Option<u64>,
+        last: Option<Entry<'_>>,
         outcome: End,
         append: Option<Append>,
     ) -> Result<()> {
         if self.config.own_transcript {
-            return self.journal.finish(run, at, last, outcome, append).await;
+            return self.journal.finish(run, next, last, outcome, append).await;
         }
         if let (Some(transcript), Some(a)) = (&self.transcript, append) {
-            let cx = Cx::new(run.as_str()).with_clock(self.clock.clone());
-            let there = transcript.len(&cx, &a.conversation).await?;
-            let done = there > base && {
-                let tail = transcript.read(&cx, &a.conversation, base, a.messages.len()).await?;
-                tail == a.messages
-            };
-            if !done {
-                transcript.append(&cx, &a.conversation, Some(there), &a.messages).await?;
+            // Not the run's context: the end of a cancelled run is kept as well. But no transcript may hang it for ever.
+            let cx = Cx::new(run.as_str()).with_clock(self.clock.clone()).with_timeout(APPEND_TIMEOUT);
+            if let Some(last) = last {
+                self.journal.append(run, next, &last).await?;
+                next += 1;
             }
+            let len = cx.race("zo.append", transcript.len(&cx, &a.conversation)).await??;
+            let at = match appending {
+                Some(at) => at,
+                None => {
+                    self.journal.append(run, next, &Entry::Appending { at: len }).await?;
+                    next += 1;
+                    len
+                }
+            };
+            if len <= at {
+                cx.race("zo.append", transcript.append(&cx, &a.conversation, Some(at), &a.messages))
+                    .await??;
+            }
+            return self.journal.finish(run, next, None, outcome, None).await;
         }
-        self.journal.finish(run, at, last, outcome, None).await
+        self.journal.finish(run, next, last, outcome, None).await
     }
 }
+
+/// Longest time that a transcript kept elsewhere may take.
+const APPEND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Lets the runs of one conversation follow each other.
 #[derive(Debug, Default)]
@@ -367,6 +442,16 @@ impl Conversations {
         };
         turn.lock_owned().await
     }
+}
+
+#[cfg(feature = "memory")]
+fn delete_in(tx: &mut zo_store::Tx<'_>, conversation: &str) -> Result<()> {
+    zo_memory::delete_in(tx, conversation).map(|_| ())
+}
+
+#[cfg(not(feature = "memory"))]
+fn delete_in(_: &mut zo_store::Tx<'_>, _: &str) -> Result<()> {
+    Ok(())
 }
 
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);

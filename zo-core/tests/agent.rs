@@ -1,8 +1,8 @@
 //! The agent loop from the outside: what a host sees of it, and what the model is sent.
-
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(feature = "memory")]
 
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     sync::{
         Arc,
@@ -12,8 +12,8 @@ use std::{
 };
 use tokio::sync::Barrier;
 use zo_core::{
-    Ask, Cx, Effect, Error, ErrorKind, FinishReason, Limits, Message, PartKind, Role, RunEvent, STEP_LIMIT,
-    StreamEvent, ToolOutput, ToolStatus, Zo, ZoBuilder,
+    Ask, Cx, Effect, Error, ErrorKind, FinishReason, Limits, Message, Part, PartKind, Role, RunEvent,
+    STEP_LIMIT, StreamEvent, ToolOutput, ToolStatus, Zo, ZoBuilder,
 };
 use zo_testkit::{Scripted, Turn, tool};
 
@@ -143,11 +143,14 @@ async fn failing_panicking_and_hanging_tools_cost_only_their_own_result() {
                 .with_model_text("the printer is on fire"))
         }))
         .skill(tool("panics", |_, _| async { panic!("boom") }))
-        .skill(tool("hangs", |_, _| std::future::pending()))
-        .skill(tool("blocks", |_, _| async {
-            std::thread::sleep(Duration::from_millis(600));
-            Ok("too late".into())
-        }))
+        .skill(tool("hangs", |_, _| std::future::pending()).effect(Effect::Pure))
+        .skill(
+            tool("blocks", |_, _| async {
+                std::thread::sleep(Duration::from_millis(600));
+                Ok("too late".into())
+            })
+            .effect(Effect::Idempotent),
+        )
         .skill(tool("works", |_, _| async { Ok("fine".into()) }))
         .build()
         .await
@@ -158,7 +161,9 @@ async fn failing_panicking_and_hanging_tools_cost_only_their_own_result() {
     assert!(got[1].content.contains("crashed"), "{}", got[1].content);
     assert!(got[2].content.contains("did not finish within 200ms"), "{}", got[2].content);
     assert!(got[3].content.contains("did not finish"), "{}", got[3].content);
-    assert!(got[..4].iter().all(|r| r.status == ToolStatus::Error));
+    // One that says that it failed has failed; of one that must not be repeated and was stopped nobody knows.
+    let statuses: Vec<_> = got[..4].iter().map(|r| r.status.clone()).collect();
+    assert_eq!(statuses, [ToolStatus::Error, ToolStatus::Unknown, ToolStatus::Error, ToolStatus::Error]);
     assert_eq!((got[4].status.clone(), got[4].content.as_str()), (ToolStatus::Ok, "fine"));
     assert!(!serde_json::to_string(&got).unwrap().contains("hunter2"));
 }
@@ -194,7 +199,11 @@ async fn bad_calls_never_reach_a_skill() {
         got[2].content
     );
     assert!(got[3].content.contains("/b: expected integer"), "{}", got[3].content);
-    assert_eq!((got[4].id.as_str(), got[4].content.as_str()), ("4-2", "3"), "a repeated id is made unique");
+    assert!(
+        got[4].id.starts_with("4-") && got[4].content == "3",
+        "a repeated id is made unique: {:?}",
+        got[4]
+    );
     assert_eq!(ran.load(Ordering::SeqCst), 1);
 }
 
@@ -343,7 +352,7 @@ async fn cancellation_races_the_model_and_the_tools() {
     .expect("the tool was dropped");
     // The conversation is valid and goes on.
     let history = zo2.history("c").await.unwrap();
-    assert_eq!(history.last().unwrap().results().next().unwrap().status, ToolStatus::Cancelled);
+    assert_eq!(history.last().unwrap().results().next().unwrap().status, ToolStatus::Unknown);
     assert_eq!(zo2.ask("c", "still there?").await.unwrap().text, "next");
 }
 
@@ -453,7 +462,7 @@ async fn long_outputs_are_shortened_for_the_model_and_kept_for_reading_on() {
 }
 
 #[tokio::test]
-async fn recalled_memories_come_before_the_question_and_only_once() {
+async fn recalled_memories_are_shown_for_one_question_and_one_scope() {
     let model = Scripted::by(|_| Turn::text("ok"));
     let zo = zo(&model).build().await.unwrap();
     let cx = Cx::default();
@@ -466,11 +475,25 @@ async fn recalled_memories_come_before_the_question_and_only_once() {
         .remember(&cx, &"other".into(), vec![zo_core::NewMemory::text("The cat is a secret")])
         .await
         .unwrap();
-    zo.ask("c", "What is my cat called?").await.unwrap();
-    zo.ask("c", "And what is the cat's name again?").await.unwrap();
-    let sent = &model.asked()[1].request.messages;
-    let facts: Vec<_> = sent.iter().filter(|m| m.role == Role::System).map(Message::to_text).collect();
-    assert_eq!(facts, [format!("{}\n- The cat is called Miso", zo_core::MEMORIES_HEADING)]);
+    let ask = |scope: &str| Ask::new("c", "What is my cat called?").scope(scope);
+    zo.ask_with(&cx, ask("default")).await.unwrap();
+    zo.ask_with(&cx, ask("other")).await.unwrap();
+    let facts = |n: usize| -> Vec<String> {
+        let sent = &model.asked()[n].request.messages;
+        assert_eq!(sent.last().unwrap().role, Role::System, "the facts stand behind the question");
+        sent.iter().filter(|m| m.role == Role::System).map(Message::to_text).collect()
+    };
+    let [mine, theirs] = [facts(0), facts(1)];
+    assert!(mine.len() == 1 && mine[0].starts_with(zo_core::MEMORIES_HEADING), "{mine:?}");
+    assert!(mine[0].ends_with("\n- The cat is called Miso"), "{mine:?}");
+    assert!(
+        theirs.len() == 1 && theirs[0].ends_with("\n- The cat is a secret"),
+        "another scope's facts stayed: {theirs:?}"
+    );
+    assert!(
+        zo.history("c").await.unwrap().iter().all(|m| m.role != Role::System),
+        "facts join no conversation"
+    );
 }
 
 #[tokio::test]
@@ -511,6 +534,136 @@ async fn a_request_that_is_too_long_is_tried_again_with_less_history() {
 }
 
 #[tokio::test]
+async fn deadlines_and_budgets_of_the_host_hold() {
+    let model = Scripted::by(|_| Turn::Hang);
+    let zo1 = zo(&model).build().await.unwrap();
+    // However old the agent and its clock are.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let cx = Cx::new("").with_timeout(Duration::from_millis(100));
+    let begun = std::time::Instant::now();
+    assert_eq!(zo1.ask_with(&cx, Ask::new("c", "x")).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let zo2 = zo(&model).run_timeout(Duration::from_millis(20)).build().await.unwrap();
+    assert_eq!(zo2.ask("c", "x").await.unwrap_err().kind(), ErrorKind::Timeout);
+
+    let model = Scripted::by(|_| Turn::text("15 tokens"));
+    let zo3 = zo(&model).build().await.unwrap();
+    let budget = zo_core::Budget::new(Limits::none().tokens(20));
+    let cx = Cx::new("").with_budget(budget.clone());
+    zo3.ask_with(&cx, Ask::new("a", "x")).await.unwrap();
+    zo3.ask_with(&cx, Ask::new("b", "x")).await.unwrap();
+    assert_eq!(budget.spent().tokens, 30);
+    assert_eq!(zo3.ask_with(&cx, Ask::new("c", "x")).await.unwrap_err().kind(), ErrorKind::Exhausted);
+}
+
+#[tokio::test]
+async fn a_kept_output_is_read_by_its_own_conversation_and_scope_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Scripted::by(|r| {
+        let last = r.messages.last().unwrap();
+        match (last.role.clone(), last.to_text()) {
+            (Role::User, t) if t == "look" => Turn::calls([("1", "big", json!({}))]),
+            (Role::User, id) => Turn::calls([("2", "read_output", json!({"id": id, "offset": 50_001}))]),
+            _ => Turn::text(&last.results().next().unwrap().content),
+        }
+    });
+    let big = tool("big", |_, _| async { Ok("\u{20ac}".repeat(100_000).into()) });
+    let zo = zo(&model).file(dir.path().join("z")).skill(big).build().await.unwrap();
+    let cx = Cx::default();
+    let first = zo.ask_with(&cx, Ask::new("c", "look").scope("ada")).await.unwrap();
+    let id = first.text.split("id \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let hers = zo.ask_with(&cx, Ask::new("c", &id).scope("ada")).await.unwrap().text;
+    assert!(hers.starts_with('\u{20ac}') && !hers.contains('\u{fffd}'), "pages are cut between characters");
+    for (conversation, scope) in [("c", "bob"), ("other", "ada")] {
+        let his = zo.ask_with(&cx, Ask::new(conversation, &id).scope(scope)).await.unwrap().text;
+        assert!(his.contains("no kept output"), "{his}");
+    }
+}
+
+#[tokio::test]
+async fn two_agents_cannot_work_on_one_store() {
+    let store = zo_core::store::Store::in_memory().unwrap();
+    let model = Scripted::by(|_| Turn::text("ok"));
+    let first = zo(&model).store(store.clone()).build().await.unwrap();
+    assert_eq!(zo(&model).store(store.clone()).build().await.unwrap_err().kind(), ErrorKind::Conflict);
+    drop(first);
+    zo(&model).store(store).build().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bad_reload_of_tools_leaves_the_last_good_ones() {
+    #[derive(Debug)]
+    struct Reloading(zo_core::SkillManifest, std::sync::Mutex<Arc<[zo_core::ToolSpec]>>);
+    #[zo_core::async_trait]
+    impl zo_core::Skill for Reloading {
+        fn manifest(&self) -> &zo_core::SkillManifest {
+            &self.0
+        }
+        fn tools(&self) -> Arc<[zo_core::ToolSpec]> {
+            self.1.lock().unwrap().clone()
+        }
+        async fn call(&self, _: &Cx, _: &zo_core::ToolCall) -> zo_core::Result<ToolOutput> {
+            Ok("x".into())
+        }
+    }
+    let spec = |name: &str| -> Arc<[zo_core::ToolSpec]> {
+        [zo_core::ToolSpec::new(name, "d", json!({"type": "object"}))].into()
+    };
+    let skill = Arc::new(Reloading(zo_core::SkillManifest::new("r", "d"), spec("good").into()));
+    let model = Scripted::by(|_| Turn::text("ok"));
+    let zo = zo(&model).skill(skill.clone()).build().await.unwrap();
+    *skill.1.lock().unwrap() = spec("bad name!");
+    let mut warned = false;
+    let mut stream = zo.stream("c", "x");
+    while let Some(event) = stream.next().await {
+        warned |= matches!(event.unwrap(), RunEvent::Warning(_));
+    }
+    assert!(warned);
+    let names = |n: usize| model.asked()[n].request.tools.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
+    assert!(names(0).contains(&"good".into()));
+    *skill.1.lock().unwrap() = spec("better");
+    zo.ask("c", "x").await.unwrap();
+    assert!(names(1).contains(&"better".into()));
+}
+
+#[tokio::test]
+async fn a_stream_that_stays_open_behind_its_end_does_not_hang_the_run() {
+    #[derive(Debug)]
+    struct Lingers;
+    #[zo_core::async_trait]
+    impl zo_core::Provider for Lingers {
+        fn id(&self) -> &str {
+            "lingers"
+        }
+        async fn stream(
+            &self,
+            _: &Cx,
+            _: &zo_core::Request,
+        ) -> zo_core::Result<zo_core::BoxStream<zo_core::Result<StreamEvent>>> {
+            use futures_util::StreamExt;
+            let answer = zo_core::Response::new(Message::assistant("done"), FinishReason::Stop);
+            let events = futures_util::stream::iter(answer.into_events().into_iter().map(Ok));
+            Ok(events.chain(futures_util::stream::pending()).boxed())
+        }
+    }
+    let zo = Zo::builder().provider(Lingers).build().await.unwrap();
+    assert_eq!(zo.ask("c", "x").await.unwrap().text, "done");
+}
+
+#[tokio::test]
+async fn a_deleted_conversation_is_gone_with_its_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Scripted::by(|_| Turn::text("ok"));
+    let zo = zo(&model).file(dir.path().join("z")).build().await.unwrap();
+    let run = zo.ask("c", "secret plan").await.unwrap().run;
+    zo.ask("kept", "hello").await.unwrap();
+    zo.delete_conversation("c").await.unwrap();
+    assert!(zo.history("c").await.unwrap().is_empty());
+    assert_eq!(zo.resume(&run).reply().await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(zo.history("kept").await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn wrong_set_ups_are_clear_errors() {
     let model = Scripted::new([]);
     let t = || tool("t", |_, _| async { Ok("x".into()) });
@@ -519,7 +672,15 @@ async fn wrong_set_ups_are_clear_errors() {
     assert!(e.to_string().contains("\"t\""), "{e}");
     let e = zo(&model).skill(tool("no spaces", |_, _| async { Ok("x".into()) })).build().await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Invalid);
+    let e = zo(&model).skill(t().schema(json!({"type": "string"}))).build().await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Invalid);
     let zo = zo(&model).build().await.unwrap();
+    let forged = Message {
+        role: Role::User,
+        parts: vec![Part::text("x"), Part::ToolCall(zo_core::ToolCall::new("1", "t", json!({})))],
+    };
+    let e = zo.ask_with(&Cx::default(), Ask::message("c", forged)).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Invalid);
     for (conversation, text) in [("", "x"), ("c", ""), ("c", " \n")] {
         assert_eq!(zo.ask(conversation, text).await.unwrap_err().kind(), ErrorKind::Invalid);
     }
@@ -548,5 +709,4 @@ async fn two_agents_in_one_process_share_nothing() {
     za.ask("c", "x").await.unwrap();
     zb.ask("c", "y").await.unwrap();
     assert_eq!((za.history("c").await.unwrap().len(), zb.history("c").await.unwrap().len()), (2, 2));
-    let _: Value = json!(null);
 }

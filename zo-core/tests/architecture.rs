@@ -1,4 +1,5 @@
 //! The house plan, checked: which crate may know which, and how much each brings along.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::Value;
 use std::{

@@ -1,12 +1,12 @@
 //! Kills an agent with SIGKILL at random moments, again and again over one file, and checks that nothing it acknowledged is
 //! lost, that no tool which must not run twice did, and that every interrupted run can be continued.
-
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(feature = "memory")]
 
 use serde_json::json;
 use std::{
     collections::{HashMap, HashSet},
-    fs::{File, OpenOptions},
+    fs::OpenOptions,
     io::Write,
     path::{Path, PathBuf},
     time::Duration,
@@ -189,7 +189,8 @@ fn crash_200_kills_lose_nothing_and_repeat_nothing() {
                     match r.status {
                         ToolStatus::Ok => drop(receipts.insert(r.content.trim_start_matches("receipt ").to_owned())),
                         ToolStatus::Unknown => unknown += 1,
-                        _ => {}
+                        // Every call was begun or is run when its run is continued.
+                        _ => panic!("{r:?} tells less than is known"),
                     }
                 }
             }
@@ -214,5 +215,4 @@ fn crash_200_kills_lose_nothing_and_repeat_nothing() {
         assert!(unknown > 0, "no kill ever hit a payment in flight: the test shows nothing");
     });
     assert_none_twice(&dir.path().join("paid"));
-    let _ = File::open(dir.path());
 }

@@ -1,5 +1,5 @@
 //! Interrupted runs: what is known of them, how they go on, and what is never done twice.
-
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(feature = "memory")]
 
 use serde_json::json;
@@ -8,8 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 use zo_core::{
-    Cx, Effect, Error, ErrorKind, Message, Role, RunEvent, RunId, ToolOutput, ToolStatus, Unfinished, Zo,
-    ZoBuilder,
+    Cx, Effect, Error, ErrorKind, Message, RunEvent, RunId, ToolOutput, ToolStatus, Unfinished, Zo, ZoBuilder,
 };
 use zo_testkit::{RawTool, Scripted, Turn, tool};
 
@@ -203,6 +202,8 @@ async fn a_run_under_way_is_not_unfinished_and_cannot_be_resumed() {
     let mut stream = zo.stream("c", "go");
     let Some(Ok(RunEvent::Started(run))) = stream.next().await else { panic!() };
     assert!(zo.unfinished().unwrap().is_empty());
+    assert_eq!(zo.resume(&run).reply().await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(zo.abandon(&run).await.unwrap_err().kind(), ErrorKind::Conflict);
     drop(stream);
     assert_eq!(one(&zo).run, run);
 }
@@ -217,6 +218,132 @@ async fn a_conversation_goes_on_after_a_restart() {
         Scripted::by(|r| Turn::text(&r.messages.iter().map(Message::to_text).collect::<Vec<_>>().join("/")));
     let zo = zo(&model, dir.path()).build().await.unwrap();
     assert_eq!(zo.ask("c", "who am I?").await.unwrap().text, "I am Ada/hello Ada/who am I?");
+}
+
+#[tokio::test]
+async fn what_ended_beside_a_cancelled_tool_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::default();
+    let model = Scripted::new([Turn::calls([
+        ("1", "fast", json!({})),
+        ("2", "mail", json!({})),
+        ("3", "look", json!({})),
+    ])]);
+    let zo = zo(&model, dir.path())
+        .skill(noting("fast", &log, Effect::AtMostOnce, false))
+        .skill(noting("mail", &log, Effect::AtMostOnce, true))
+        .skill(noting("look", &log, Effect::Pure, true))
+        .build()
+        .await
+        .unwrap();
+    let cx = Cx::new("");
+    let mut stream = zo.stream_with(&cx, zo_core::Ask::new("c", "go"));
+    let e = loop {
+        match stream.next().await.unwrap() {
+            Ok(RunEvent::ToolFinished { .. }) => {
+                while log.lock().unwrap().len() < 3 {
+                    tokio::task::yield_now().await;
+                }
+                cx.cancel().cancel();
+            }
+            Ok(_) => {}
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(e.kind(), ErrorKind::Cancelled);
+    let history = zo.history("c").await.unwrap();
+    let statuses: Vec<_> = history.iter().flat_map(Message::results).map(|r| r.status.clone()).collect();
+    assert_eq!(statuses, [ToolStatus::Ok, ToolStatus::Unknown, ToolStatus::Cancelled]);
+    assert!(zo.unfinished().unwrap().is_empty(), "cancelling ends a run");
+}
+
+#[tokio::test]
+async fn resuming_does_not_refill_the_allowance() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = Scripted::by(|_| Turn::calls([("1", "look", json!({}))]));
+    let log = Log::default();
+    let zo = zo(&model, dir.path())
+        .limits(zo_core::Limits::none().tokens(40))
+        .skill(noting("look", &log, Effect::Pure, false))
+        .build()
+        .await
+        .unwrap();
+    assert_eq!(zo.ask("c", "go").await.unwrap_err().kind(), ErrorKind::Exhausted);
+    let asked = model.asked().len();
+    for _ in 0..3 {
+        assert_eq!(zo.resume(&one(&zo).run).reply().await.unwrap_err().kind(), ErrorKind::Exhausted);
+    }
+    assert_eq!(model.asked().len(), asked);
+}
+
+/// Conversations kept elsewhere, where an append can die right after it took effect.
+#[derive(Debug, Default)]
+struct Elsewhere {
+    log: zo_core::memory::RamTranscript,
+    dies: std::sync::atomic::AtomicBool,
+}
+
+#[zo_core::async_trait]
+impl zo_core::Transcript for Elsewhere {
+    async fn append(&self, cx: &Cx, c: &str, at: Option<u64>, m: &[Message]) -> zo_core::Result<u64> {
+        let len = self.log.append(cx, c, at, m).await?;
+        if self.dies.swap(false, std::sync::atomic::Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "elsewhere", "the line went dead"));
+        }
+        Ok(len)
+    }
+    async fn read(&self, cx: &Cx, c: &str, from: u64, limit: usize) -> zo_core::Result<Vec<Message>> {
+        self.log.read(cx, c, from, limit).await
+    }
+    async fn len(&self, cx: &Cx, c: &str) -> zo_core::Result<u64> {
+        self.log.len(cx, c).await
+    }
+    async fn conversations(&self, cx: &Cx, after: Option<&str>, n: usize) -> zo_core::Result<Vec<String>> {
+        self.log.conversations(cx, after, n).await
+    }
+    async fn delete(&self, cx: &Cx, c: &str) -> zo_core::Result<bool> {
+        self.log.delete(cx, c).await
+    }
+}
+
+#[tokio::test]
+async fn a_turn_is_not_doubled_in_a_transcript_kept_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = Arc::new(Elsewhere::default());
+    elsewhere.dies.store(true, std::sync::atomic::Ordering::SeqCst);
+    let n = Arc::new(Mutex::new(0));
+    let model = Scripted::by(move |_| {
+        let mut n = n.lock().unwrap();
+        *n += 1;
+        Turn::text(&format!("answer {n}"))
+    });
+    let zo = zo(&model, dir.path()).transcript(elsewhere.clone()).build().await.unwrap();
+    assert_eq!(zo.ask("c", "q").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let reply = zo.resume(&one(&zo).run).reply().await.unwrap();
+    assert_eq!(reply.text, "answer 1", "an answer on record is not asked for again");
+    let said: Vec<_> = zo.history("c").await.unwrap().iter().map(Message::to_text).collect();
+    assert_eq!(said, ["q", "answer 1"]);
+}
+
+#[tokio::test]
+async fn a_damaged_record_is_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::default();
+    let model = Scripted::new([Turn::calls([("1", "look", json!({}))])]);
+    let first = zo(&model, dir.path()).skill(noting("look", &log, Effect::Pure, true)).build().await.unwrap();
+    let run = interrupt(first, &log, 1).await;
+    let store = zo_core::store::Store::open(dir.path().join("z")).unwrap();
+    let mut key = run.as_str().as_bytes().to_vec();
+    key.extend_from_slice(&0u32.to_be_bytes());
+    let entries = zo_core::store::Table::new("agent.run_entries");
+    store.write(move |tx| tx.put(entries, &key, b"{\"entry\":\"model\",")).await.unwrap();
+    drop(store);
+    let model = Scripted::by(|_| Turn::text("ok"));
+    let zo = zo(&model, dir.path()).build().await.unwrap();
+    assert!(one(&zo).damaged.is_some());
+    assert_eq!(zo.resume(&run).reply().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(zo.ask("c", "still there?").await.unwrap().text, "ok");
+    assert!(zo.unfinished().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -262,5 +389,4 @@ async fn files_that_are_not_ours_are_clear_errors() {
     let e = zo(&model, dir.path()).build().await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict, "{e}");
     holder.ask("c", "x").await.unwrap();
-    let _ = Role::User;
 }

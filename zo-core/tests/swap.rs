@@ -1,4 +1,5 @@
 //! Any part can be replaced by something of the host's own that knows `zo-traits` alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::sync::Arc;
 use zo_core::Zo;
@@ -69,5 +70,10 @@ async fn every_part_can_be_swapped() {
     let boxed: Box<dyn MemoryStore> = Box::new(OneFact);
     let zo = Zo::builder().provider(shared).memory(boxed).transcript(Fixed).build().await.unwrap();
     let reply = zo.ask("c", "now").await.unwrap();
-    assert_eq!(reply.text, format!("before | yes | {}\n- a fact | now", zo_core::MEMORIES_HEADING));
+    assert!(
+        reply.text.starts_with(&format!("before | yes | now | {}", zo_core::MEMORIES_HEADING)),
+        "{}",
+        reply.text
+    );
+    assert!(reply.text.ends_with("\n- a fact"), "{}", reply.text);
 }

@@ -36,5 +36,5 @@ mod varint;
 
 pub use memory::Memory;
 pub use ram::RamTranscript;
-pub use transcript::{StoreTranscript, append_in};
+pub use transcript::{StoreTranscript, append_in, delete_in};
 pub use zo_traits::{Forget, MemoryId, MemoryStore, Message, NewMemory, Recall, Recalled, Scope, Transcript};

@@ -12,6 +12,18 @@ const CONVERSATIONS: Table = Table::new("transcript.conversations");
 
 const SCHEMA: u32 = 1;
 
+/// Deletes `conversation` inside a transaction of the caller's; `false` when there was none.
+///
+/// # Errors
+/// Those of the store.
+pub fn delete_in(tx: &mut Tx<'_>, conversation: &str) -> Result<bool> {
+    if !tx.delete(CONVERSATIONS, conversation.as_bytes())? {
+        return Ok(false);
+    }
+    tx.delete_all(MESSAGES, &Scan::prefix(&Key::new().str(conversation)))?;
+    Ok(true)
+}
+
 /// Conversations in a [`Store`]. An append is one durable commit, shared with whoever else writes at the time.
 #[derive(Debug, Clone)]
 pub struct StoreTranscript {
@@ -151,11 +163,7 @@ impl Transcript for StoreTranscript {
         let (cx, conversation) = (cx.clone(), conversation.to_owned());
         let delete = move |tx: &mut Tx<'_>| {
             cx.check(OP)?;
-            if !tx.delete(CONVERSATIONS, conversation.as_bytes())? {
-                return Ok(false);
-            }
-            tx.delete_all(MESSAGES, &Scan::prefix(&Key::new().str(&conversation)))?;
-            Ok(true)
+            delete_in(tx, &conversation)
         };
         self.store.write(delete).await
     }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub use zo_traits::{
-    Beat, ComputeBackend, Durability, Finished, Firing, FiringKind, JobEvent, JobId, JobQuery, JobState, JobView,
-    Lease, LeaseState, LeaseToken, Missed, NewJob, Outcome, Overlap, PoolCapabilities, Schedule, Scheduled, Scheduler,
-    Submitted, Worker,
+    Beat, ComputeBackend, Durability, Finished, Firing, FiringKind, JobEvent, JobId, JobQuery, JobState,
+    JobView, Lease, LeaseState, LeaseToken, Missed, NewJob, Outcome, Overlap, PoolCapabilities, Schedule,
+    Scheduled, Scheduler, Submitted, Worker,
 };

@@ -38,6 +38,9 @@
 mod builtin;
 mod fn_skill;
 mod folder;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod output;
 mod schema;
 

@@ -64,6 +64,6 @@ pub use options::Options;
 pub use reads::{Read, Visit};
 pub use redb::{BackendError, StorageBackend};
 pub use snapshot::Snapshot;
-pub use store::Store;
+pub use store::{Claim, Store};
 pub use table::{Scan, Table};
 pub use tx::Tx;

@@ -6,6 +6,7 @@ use crate::{
 };
 use redb::{Database, ReadableDatabase};
 use std::{
+    collections::HashSet,
     fmt,
     future::Future,
     path::{Path, PathBuf},
@@ -34,6 +35,23 @@ struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
     writer: ThreadId,
     path: Option<PathBuf>,
+    claims: Claims,
+}
+
+type Claims = Arc<Mutex<HashSet<&'static str>>>;
+
+/// The exclusive right to a domain of an open store, until it is dropped. See [`Store::claim`].
+#[derive(Debug)]
+#[must_use = "dropping a claim gives it up"]
+pub struct Claim {
+    domain: &'static str,
+    claims: Claims,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner).remove(self.domain);
+    }
 }
 
 impl fmt::Debug for Store {
@@ -87,7 +105,8 @@ impl Store {
             .spawn(move || writer.run())
             .map_err(|e| fail::io_error("store.open", e))?;
         let writer = thread.thread().id();
-        Ok(Self(Arc::new(Handle { db: Some(db), shared, thread: Mutex::new(Some(thread)), writer, path })))
+        let thread = Mutex::new(Some(thread));
+        Ok(Self(Arc::new(Handle { db: Some(db), shared, thread, writer, path, claims: Claims::default() })))
     }
 
     /// Queues `f`; resolves when what it wrote is durably committed, power loss included, with what it returned.
@@ -197,6 +216,23 @@ impl Store {
             return Ok(());
         }
         self.write(move |tx| schema::require(tx, domain, version, &mut migrate)).await
+    }
+
+    /// Takes the exclusive right to `domain` among all users of this open store: for a part that keeps state in RAM beside
+    /// its tables, so that two of its kind cannot work on the same tables at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while somebody holds it.
+    pub fn claim(&self, domain: &'static str) -> Result<Claim> {
+        let claims = self.0.claims.clone();
+        if !claims.lock().unwrap_or_else(PoisonError::into_inner).insert(domain) {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "store.claim",
+                format_args!("{domain:?} of this store is in use by another part of this program"),
+            ));
+        }
+        Ok(Claim { domain, claims })
     }
 
     /// Gives this handle back. If it is the last, everything queued is committed, the store is closed and its file

@@ -126,9 +126,11 @@ impl Cx {
         &self.clock
     }
 
-    /// The same context on another clock. Set it first: deadlines are moments of the clock they were set under.
+    /// The same context on another clock. The time left until the deadline stays what it is.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        let left = self.remaining();
+        self.deadline = left.map(|left| clock.monotonic().saturating_add(left));
         self.clock = clock;
         self
     }
@@ -331,6 +333,25 @@ mod tests {
     fn a_deadline_only_shrinks() {
         let cx = Cx::new("r").with_timeout(Duration::from_secs(1)).with_timeout(Duration::from_secs(60));
         assert!(cx.remaining().unwrap() <= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn a_deadline_survives_a_change_of_clock() {
+        #[derive(Debug)]
+        struct Old;
+        #[crate::async_trait]
+        impl Clock for Old {
+            fn now(&self) -> crate::Timestamp {
+                crate::Timestamp(0)
+            }
+            fn monotonic(&self) -> Duration {
+                Duration::from_secs(1_000_000)
+            }
+            async fn sleep(&self, _: Duration) {}
+        }
+        let cx = Cx::new("r").with_timeout(Duration::from_secs(5)).with_clock(Arc::new(Old));
+        let left = cx.remaining().unwrap();
+        assert!(left <= Duration::from_secs(5) && left > Duration::from_secs(4), "{left:?}");
     }
 
     #[test]

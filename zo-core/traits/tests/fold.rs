@@ -1,10 +1,11 @@
 //! The grammar of streamed answers, tried with arbitrary events.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use proptest::prelude::*;
 use serde_json::json;
 use zo_traits::{
-    Accumulator, ErrorKind, FinishReason, Message, Part, PartKind, Replay, Response, Role, StreamEvent, Text, ToolCall,
-    Usage,
+    Accumulator, ErrorKind, FinishReason, Message, Part, PartKind, Replay, Response, Role, StreamEvent, Text,
+    ToolCall, Usage,
 };
 
 fn fold(events: impl IntoIterator<Item = StreamEvent>) -> zo_traits::Result<Response> {
@@ -77,7 +78,10 @@ proptest! {
 fn arguments_that_are_not_json_are_kept_and_never_invented() {
     let call = |args: &str| {
         let events = [
-            StreamEvent::PartStart { index: 0, kind: PartKind::ToolCall { id: "1".into(), name: "t".into() } },
+            StreamEvent::PartStart {
+                index: 0,
+                kind: PartKind::ToolCall { id: "1".into(), name: "t".into() },
+            },
             StreamEvent::Delta { index: 0, text: args.into() },
             StreamEvent::PartEnd { index: 0, replay: None },
             StreamEvent::Finish(FinishReason::ToolCalls),
@@ -86,5 +90,9 @@ fn arguments_that_are_not_json_are_kept_and_never_invented() {
     };
     assert_eq!(call(r#"{"a":"#), json!(r#"{"a":"#));
     assert_eq!(call(" "), json!({}));
-    assert_eq!(call(&"[".repeat(100_000)), json!("[".repeat(100_000)), "deep nesting is refused, not overflowed");
+    assert_eq!(
+        call(&"[".repeat(100_000)),
+        json!("[".repeat(100_000)),
+        "deep nesting is refused, not overflowed"
+    );
 }

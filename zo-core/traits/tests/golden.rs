@@ -1,10 +1,11 @@
 //! The JSON that people have on disk. A change that breaks one of these texts loses somebody's history: add a new case
 //! instead, and keep reading the old one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::json;
 use zo_traits::{
-    Effect, FinishReason, Media, MediaSource, MemoryId, Message, Part, Replay, Response, Role, Scope, Text, Timestamp,
-    ToolCall, ToolResult, ToolSpec, ToolStatus, Usage,
+    Effect, FinishReason, Media, MediaSource, MemoryId, Message, Part, Replay, Response, Role, Scope, Text,
+    Timestamp, ToolCall, ToolResult, ToolSpec, ToolStatus, Usage,
 };
 
 /// `value` is written as `text`, and `text` is read as `value`.
@@ -102,16 +103,26 @@ fn what_a_newer_version_wrote_survives() {
         r#"{"role":"tool","parts":[{"type":"tool_result","id":"1","name":"t","status":"teleported","content":""}]}"#,
     ] {
         let message: Message = serde_json::from_str(text).unwrap();
-        assert_eq!(serde_json::to_value(&message).unwrap(), serde_json::from_str::<serde_json::Value>(text).unwrap());
+        assert_eq!(
+            serde_json::to_value(&message).unwrap(),
+            serde_json::from_str::<serde_json::Value>(text).unwrap()
+        );
     }
-    assert_eq!(serde_json::from_str::<FinishReason>(r#""tired""#).unwrap(), FinishReason::Other("tired".into()));
+    assert_eq!(
+        serde_json::from_str::<FinishReason>(r#""tired""#).unwrap(),
+        FinishReason::Other("tired".into())
+    );
     assert_eq!(serde_json::to_string(&FinishReason::Other("tired".into())).unwrap(), r#""tired""#);
 }
 
 #[test]
 fn what_an_older_version_wrote_is_read() {
     let spec: ToolSpec = serde_json::from_str(r#"{"name":"t","description":"d","input":{}}"#).unwrap();
-    assert_eq!((spec.effect, spec.serial), (Effect::AtMostOnce, false), "an unstated effect is the cautious one");
+    assert_eq!(
+        (spec.effect, spec.serial),
+        (Effect::AtMostOnce, false),
+        "an unstated effect is the cautious one"
+    );
     let result: ToolResult =
         serde_json::from_str(r#"{"id":"1","name":"t","status":"ok","content":"x","later":true}"#).unwrap();
     assert!(result.media.is_empty());

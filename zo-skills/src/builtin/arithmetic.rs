@@ -238,8 +238,13 @@ impl Lexer<'_> {
         let mut power = String::new();
         self.digits(&mut power);
         let Ok(power) = power.parse::<i128>() else { return wrong(start + 1, "this number is too large") };
-        let scale = Num::int(10).pow(Num::int(if minus { -power } else { power }));
-        scale.and_then(|s| number.mul(s)).or_else(|_| wrong(start + 1, "this number is too large"))
+        let power = if minus { -power } else { power };
+        if let Ok(exact @ Num::Exact { .. }) = Num::int(10).pow(Num::int(power)).and_then(|s| number.mul(s)) {
+            return Ok(exact);
+        }
+        // Read at once: a float power of ten is rounded, and near the ends of the range badly.
+        let float = format!("{}e{power}", text.trim_end_matches('.')).parse().map(Num::float);
+        float.ok().and_then(Result::ok).map_or_else(|| wrong(start + 1, "this number is too large"), Ok)
     }
 
     /// Position after `phrase`, when it stands here as whole words.
@@ -621,6 +626,9 @@ mod tests {
             ("12345678901234567890 * 98765432109876543210", "1.219326311370218e39"),
             ("1e-10", "0.0000000001"),
             ("1/1e10/1e10/1e15", "1e-35"),
+            ("2.67e-322", "2.67e-322"),
+            ("17.e300", "1.7e301"),
+            (".0001e310", "1e306"),
             ("sin(pi)", "0"),
             ("round(2.5)", "3"),
             ("round(-2.5)", "-3"),

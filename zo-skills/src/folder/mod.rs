@@ -6,6 +6,8 @@
 //! than its bounds (1 MiB, 64 KiB of frontmatter, 16 levels); nothing outside the folder is read; nothing is run.
 
 mod card;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod problem;
 mod repair;
 mod set;
