@@ -244,7 +244,10 @@ impl Lexer<'_> {
         }
         // Read at once: a float power of ten is rounded, and near the ends of the range badly.
         let float = format!("{}e{power}", text.trim_end_matches('.')).parse().map(Num::float);
-        float.ok().and_then(Result::ok).map_or_else(|| wrong(start + 1, "this number is too large"), Ok)
+        match float {
+            Ok(Ok(number)) => Ok(number),
+            _ => wrong(start + 1, "this number is too large"),
+        }
     }
 
     /// Position after `phrase`, when it stands here as whole words.
