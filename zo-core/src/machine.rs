@@ -76,7 +76,7 @@ impl Machine {
     /// What to do next. Asking changes nothing.
     pub fn step(&self) -> Step {
         match &self.phase {
-            Phase::Model => Step::Model { last: self.steps + 1 >= self.max_steps },
+            Phase::Model => Step::Model { last: self.steps.saturating_add(1) >= self.max_steps },
             Phase::Tools { calls, results } => {
                 let open = calls.iter().zip(results).filter(|(_, r)| r.is_none());
                 Step::Tools(open.map(|(c, _)| c.clone()).collect())
@@ -94,7 +94,7 @@ impl Machine {
         if self.phase != Phase::Model {
             return Err(out_of_turn("a model's answer"));
         }
-        self.steps += 1;
+        self.steps = self.steps.saturating_add(1);
         self.usage += answer.usage;
         let Response { mut message, finish, .. } = answer;
         message.role = Role::Assistant;

@@ -18,6 +18,8 @@ const MAX_STEPS: u32 = 200_000;
 const MAX_PATTERN: usize = 16 << 10;
 /// Most errors that are told; the first few are what a model can act on.
 const MAX_ERRORS: usize = 8;
+/// Most characters of one error: a schema may list options without end.
+const MAX_ERROR: usize = 1_000;
 
 /// Checks `value` against `schema`.
 ///
@@ -29,14 +31,14 @@ pub fn validate(schema: &Value, value: &Value) -> Result<(), String> {
         errors: Vec::new(),
         steps: 0,
         quiet: 0,
-        gave_up: false,
+        unjudged: None,
         patterns: HashMap::new(),
     };
     let mut path = String::new();
     let fits = v.check(schema, value, &mut path, 0);
-    if v.gave_up {
+    if let Some(why) = v.unjudged {
         // Whatever came out: a `not` around the place that was not looked at would have turned it round.
-        return Err("the schema or the value is nested too deep or too large to check".into());
+        return Err(why);
     }
     if fits { Ok(()) } else { Err(v.errors.join("\n")) }
 }
@@ -47,8 +49,8 @@ struct Validator<'a> {
     steps: u32,
     /// Above zero inside `anyOf`, `not` and the like, where a failing branch is not an error by itself.
     quiet: u32,
-    /// A limit was reached, so the outcome means nothing.
-    gave_up: bool,
+    /// Why the outcome means nothing: a limit was reached, or the schema itself is broken.
+    unjudged: Option<String>,
     /// Compiled patterns; `None` for one in a dialect that cannot be read here or that is too large.
     patterns: HashMap<&'a str, Option<Regex>>,
 }
@@ -57,7 +59,12 @@ impl<'a> Validator<'a> {
     fn fail(&mut self, path: &str, message: impl FnOnce() -> String) -> bool {
         if self.quiet == 0 && self.errors.len() < MAX_ERRORS {
             let at = if path.is_empty() { "arguments" } else { path };
-            self.errors.push(format!("{at}: {}", message()));
+            let mut line = format!("{at}: {}", message());
+            if let Some((cut, _)) = line.char_indices().nth(MAX_ERROR) {
+                line.truncate(cut);
+                line.push_str("...");
+            }
+            self.errors.push(line);
         }
         false
     }
@@ -65,8 +72,18 @@ impl<'a> Validator<'a> {
     /// Pays for work; `false` when there is nothing left to pay with.
     fn charge(&mut self, steps: usize) -> bool {
         self.steps = self.steps.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX));
-        self.gave_up |= self.steps > MAX_STEPS;
-        !self.gave_up
+        self.steps <= MAX_STEPS || self.give_up()
+    }
+
+    fn give_up(&mut self) -> bool {
+        self.broken("", "the schema or the value is nested too deep or too large to check")
+    }
+
+    /// Nothing can be said about any value. The first reason is told.
+    fn broken(&mut self, path: &str, why: &str) -> bool {
+        let at = if path.is_empty() { "arguments" } else { path };
+        self.unjudged.get_or_insert_with(|| format!("{at}: {why}"));
+        false
     }
 
     /// Does `text` match `pattern`? `None` when the pattern cannot be read here: it then binds the skill, not the caller.
@@ -83,21 +100,21 @@ impl<'a> Validator<'a> {
     /// Does `value` obey `schema`? Goes on after the first violation, so that all of them can be told at once.
     fn check(&mut self, schema: &'a Value, value: &Value, path: &mut String, depth: u32) -> bool {
         if depth > MAX_DEPTH || !self.charge(1) {
-            self.gave_up = true;
-            return false;
+            return self.give_up();
         }
         let schema = match schema {
             Value::Bool(true) => return true,
             Value::Bool(false) => return self.fail(path, || "no value is allowed here".into()),
             Value::Object(s) => s,
-            _ => return self.fail(path, || "the tool's schema is not a JSON Schema".into()),
+            _ => return self.broken(path, "the tool's schema is not a JSON Schema"),
         };
         let mut ok = true;
         if let Some(Value::String(reference)) = schema.get("$ref") {
             ok &= match self.resolve(reference) {
                 Some(target) => self.check(target, value, path, depth + 1),
                 None => {
-                    self.fail(path, || format!("the tool's schema has a reference to nowhere: {reference}"))
+                    let shown: String = reference.chars().take(80).collect();
+                    self.broken(path, &format!("the tool's schema has a reference to nowhere: {shown}"))
                 }
             };
         }
@@ -474,6 +491,27 @@ mod tests {
         items.push(json!("rm"));
         assert!(!ok(&schema, json!(items)));
         assert!(ok(&schema, json!(["x"])) && !ok(&schema, json!(["x", "rm"])));
+    }
+
+    #[test]
+    fn a_broken_schema_refuses_even_when_turned_round() {
+        for broken in [json!({"$ref": "#/nowhere"}), json!({"$ref": "other.json"}), json!(7), json!("object")]
+        {
+            for schema in [json!({"not": broken}), json!({"not": {"not": broken}}), json!({"if": broken})] {
+                let e = validate(&schema, &json!(1)).unwrap_err();
+                assert!(e.contains("reference to nowhere") || e.contains("not a JSON Schema"), "{e}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_told_is_short() {
+        let long = "x".repeat(100_000);
+        let schema = json!({"enum": [long, long], "const": long, "properties": {long.as_str(): false}});
+        for value in [json!(1), json!({long.as_str(): 1})] {
+            let e = validate(&schema, &value).unwrap_err();
+            assert!(e.lines().all(|l| l.len() <= 1_003) && e.lines().count() > 1, "{} bytes", e.len());
+        }
     }
 
     #[test]

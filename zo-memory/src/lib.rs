@@ -34,7 +34,7 @@ pub mod text;
 mod transcript;
 mod varint;
 
-pub use memory::Memory;
+pub use memory::{MAX_TEXT, Memory};
 pub use ram::RamTranscript;
 pub use transcript::{StoreTranscript, append_in, delete_in};
 pub use zo_traits::{Forget, MemoryId, MemoryStore, Message, NewMemory, Recall, Recalled, Scope, Transcript};

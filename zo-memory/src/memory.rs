@@ -51,6 +51,9 @@ impl Memory {
     }
 }
 
+/// Longest text of an item, in bytes. Its words are indexed in one commit, and everyone else's writes wait for it.
+pub const MAX_TEXT: usize = 4 << 20;
+
 #[async_trait]
 impl MemoryStore for Memory {
     async fn remember(&self, cx: &Cx, scope: &Scope, items: Vec<NewMemory>) -> Result<Vec<MemoryId>> {
@@ -58,6 +61,10 @@ impl MemoryStore for Memory {
         cx.check(OP)?;
         if let Some(at) = items.iter().position(|item| item.text.trim().is_empty()) {
             let text = format!("item {at} has no text");
+            return Err(Error::new(ErrorKind::Invalid, OP, &text).with_model_text(text));
+        }
+        if let Some(at) = items.iter().position(|item| item.text.len() > MAX_TEXT) {
+            let text = format!("item {at} is longer than {MAX_TEXT} bytes; store a shorter text or several");
             return Err(Error::new(ErrorKind::Invalid, OP, &text).with_model_text(text));
         }
         if items.is_empty() {
@@ -88,8 +95,8 @@ impl MemoryStore for Memory {
             return Ok(found);
         }
         for hit in rank::search(cx, &snapshot, &scope, &query.text, query.limit)? {
-            let item = record::load(&snapshot, scope.number, hit.number, hit.score)?;
-            found.push(item.ok_or_else(|| crate::varint::corrupt("the index"))?);
+            // A posting that was left behind (see `postings::remove`) points to nothing.
+            found.extend(record::load(&snapshot, scope.number, hit.number, hit.score)?);
         }
         Ok(found)
     }

@@ -152,3 +152,25 @@ fn a_thousand_folders() {
     println!("1000 skills of 5 KB: {:?}", start.elapsed());
     assert_eq!((loaded.skills.len(), loaded.problems.len()), (1000, 0));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_folder_that_becomes_a_link_to_elsewhere_is_not_read() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (mine, other) = (tmp.path().join("mine"), tmp.path().join("other"));
+    for dir in [&mine, &other] {
+        std::fs::create_dir(dir).unwrap();
+        let name = dir.file_name().unwrap().to_str().unwrap();
+        std::fs::write(dir.join("SKILL.md"), format!("---\nname: {name}\ndescription: d\n---\nof {name}\n"))
+            .unwrap();
+    }
+    let skill = SkillFolder::load(&mine).unwrap();
+    let read = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(skill.instructions(&Cx::default()))
+    };
+    assert_eq!(read().unwrap(), "of mine");
+    std::fs::rename(&mine, tmp.path().join("away")).unwrap();
+    std::os::unix::fs::symlink(&other, &mine).unwrap();
+    assert_eq!(read().unwrap_err().kind(), ErrorKind::Denied);
+}

@@ -17,6 +17,9 @@ fn keeps<T: Serialize + DeserializeOwned + PartialEq + Debug>(text: &str) -> Opt
 }
 
 fuzz_target!(|text: &str| {
+    // A key that stands twice counts once, as it does in everything that we write.
+    let Ok(value) = serde_json::from_str::<serde_json::Value>(text) else { return };
+    let text = &value.to_string();
     if let Some(part) = keeps::<Part>(text)
         && let Part::Unknown(value) = &part
     {

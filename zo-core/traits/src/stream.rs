@@ -127,7 +127,11 @@ impl Response {
                 Part::ToolCall(c) => {
                     let args = match c.args {
                         // Text that was not JSON stays as it was; it folds back into the same string.
-                        Value::String(raw) if serde_json::from_str::<Value>(&raw).is_err() => raw,
+                        Value::String(raw)
+                            if !raw.trim().is_empty() && serde_json::from_str::<Value>(&raw).is_err() =>
+                        {
+                            raw
+                        }
                         args => args.to_string(),
                     };
                     (PartKind::ToolCall { id: c.id, name: c.name }, args, c.replay)

@@ -90,6 +90,12 @@ fn arguments_that_are_not_json_are_kept_and_never_invented() {
     };
     assert_eq!(call(r#"{"a":"#), json!(r#"{"a":"#));
     assert_eq!(call(" "), json!({}));
+    // Blank text that was kept as text does not turn into an empty object on its way back.
+    for blank in ["", " "] {
+        let parts = vec![Part::ToolCall(ToolCall::new("1", "t", json!(blank)))];
+        let answer = Response::new(Message { role: Role::Assistant, parts }, FinishReason::ToolCalls);
+        assert_eq!(fold(answer.clone().into_events()).unwrap(), answer);
+    }
     assert_eq!(
         call(&"[".repeat(100_000)),
         json!("[".repeat(100_000)),

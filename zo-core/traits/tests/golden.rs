@@ -127,3 +127,14 @@ fn what_an_older_version_wrote_is_read() {
         serde_json::from_str(r#"{"id":"1","name":"t","status":"ok","content":"x","later":true}"#).unwrap();
     assert!(result.media.is_empty());
 }
+
+#[test]
+fn numbers_stay_what_they_are() {
+    let text = r#"{"id":"1","name":"t","args":{"x":1.2345678901234567e+20,"y":0.1,"z":9007199254740993}}"#;
+    let mut call: ToolCall = serde_json::from_str(text).unwrap();
+    for _ in 0..5 {
+        let again = serde_json::to_string(&call).unwrap();
+        assert_eq!(again, text);
+        call = serde_json::from_str(&again).unwrap();
+    }
+}

@@ -53,7 +53,10 @@ fuzz_target!(|text: &str| {
         let mut read = String::new();
         said(&whole, &mut read);
         let letters = |t: &str| t.chars().filter(|c| c.is_alphanumeric()).count();
-        assert!(letters(&read) <= letters(text) + 4 * text.matches(['?', ':', '*']).count(), "more than was written");
+        assert!(
+            letters(&read) <= letters(text) + 4 * text.matches(['?', ':', '*']).count(),
+            "more than was written"
+        );
     }
     // Plain lines cost nobody anything, whatever stands below them.
     if let Ok(Value::Object(good)) = parse("name: pdf\ndescription: Reads.") {

@@ -93,8 +93,10 @@ fn try_expand(options: TokenStream, item: &TokenStream) -> Result<TokenStream> {
 
             #krate::skill_fn(#name, #description, |__zo_cx: #krate::Cx, __zo_args: __ZoArguments| {
                 async move {
+                    // Before the arguments get their names, one of which may be the function's.
+                    let __zo_call = #ident;
                     let __ZoArguments { #(#names),* } = __zo_args;
-                    let #output = #ident(#cx #(#names),*) #wait;
+                    let #output = __zo_call(#cx #(#names),*) #wait;
                     #finish
                 }
             })

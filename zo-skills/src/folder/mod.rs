@@ -28,7 +28,7 @@ use zo_traits::{
 
 /// A folder with a `SKILL.md`: instructions that a model is shown when it takes up the skill.
 ///
-/// Loading reads the frontmatter; the body is read again from disk each time it is asked for, so an edit shows at once.
+/// Loading reads the frontmatter; the body is read again from disk each time it is asked for, so an edit of it shows at once.
 /// The folder's scripts are not run and offered as no tools.
 ///
 /// ```
@@ -48,6 +48,8 @@ use zo_traits::{
 pub struct SkillFolder {
     manifest: SkillManifest,
     dir: PathBuf,
+    /// Where the folder really was when it was loaded.
+    home: PathBuf,
     file: PathBuf,
     license: Option<String>,
     compatibility: Option<String>,
@@ -65,7 +67,8 @@ impl SkillFolder {
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, Problem> {
         let dir = dir.as_ref();
         let file = source::find(dir)?;
-        let source = source::read(dir, &file)?;
+        let home = source::home(dir)?;
+        let source = source::read(&home, &file)?;
         let first_line = source.first_line;
         let at =
             |(rule, line, say): card::Finding| Problem::new(&file, line.map(|l| l + first_line), rule, say);
@@ -83,6 +86,7 @@ impl SkillFolder {
         Ok(Self {
             manifest,
             dir: dir.to_owned(),
+            home,
             file,
             license: card.license,
             compatibility: card.compatibility,
@@ -133,8 +137,10 @@ impl Skill for SkillFolder {
     }
 
     async fn instructions(&self, cx: &Cx) -> Result<String> {
-        let (dir, file) = (self.dir.clone(), self.file.clone());
-        let read = move || source::read(&dir, &file).map(|s| s.body().trim().to_owned()).map_err(Error::from);
+        let home = self.home.clone();
+        let file = home.join(self.file.file_name().unwrap_or_default());
+        let read =
+            move || source::read(&home, &file).map(|s| s.body().trim().to_owned()).map_err(Error::from);
         cx.race("skill.instructions", async move {
             // A disk may be slow; outside a runtime there is nobody to hold up.
             match tokio::runtime::Handle::try_current() {

@@ -52,15 +52,28 @@ pub(crate) fn find(dir: &Path) -> Result<PathBuf, Problem> {
     }
 }
 
-/// Reads a `SKILL.md`, which must be a regular file inside `dir`.
-pub(crate) fn read(dir: &Path, file: &Path) -> Result<Source, Problem> {
-    let bad = |rule, say: &str| Problem::new(file, None, rule, say);
-    let io = |e: std::io::Error| match e.kind() {
-        Io::NotFound => bad(Rule::NotFound, "the file is gone: restore it, or take the skill off the list"),
+/// Where `dir` really is. Found once, when a skill is loaded: a folder that is later replaced by a link to another place is not
+/// the skill that was loaded.
+pub(crate) fn home(dir: &Path) -> Result<PathBuf, Problem> {
+    dir.canonicalize().map_err(|e| unreadable(dir, &e))
+}
+
+fn unreadable(file: &Path, e: &std::io::Error) -> Problem {
+    match e.kind() {
+        Io::NotFound => {
+            let say = "the file is gone: restore it, or take the skill off the list";
+            Problem::new(file, None, Rule::NotFound, say)
+        }
         _ => Problem::new(file, None, Rule::Io, format_args!("cannot be read ({e}): check its permissions")),
-    };
-    let (home, real) = (dir.canonicalize().map_err(io)?, file.canonicalize().map_err(io)?);
-    if !real.starts_with(&home) {
+    }
+}
+
+/// Reads a `SKILL.md`, which must be a regular file inside `home`.
+pub(crate) fn read(home: &Path, file: &Path) -> Result<Source, Problem> {
+    let bad = |rule, say: &str| Problem::new(file, None, rule, say);
+    let io = |e: std::io::Error| unreadable(file, &e);
+    let real = file.canonicalize().map_err(io)?;
+    if !real.starts_with(home) {
         return Err(bad(
             Rule::SymlinkEscape,
             "the link leads out of the skill's folder: put the file itself into the folder",

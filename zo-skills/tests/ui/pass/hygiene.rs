@@ -36,7 +36,14 @@ mod user {
     }
 }
 
+/// Has an argument of its own name.
+#[zo_skills::skill(crate = zo_skills)]
+async fn weather(weather: String) -> String {
+    weather
+}
+
 fn main() {
+    let _ = weather();
     let _: zo_skills::FnSkill = user::double();
     let _: zo_skills::FnSkill = user::fallible();
 }
