@@ -345,21 +345,26 @@ impl Run {
             let mut answer = Accumulator::default();
             let whole = cx
                 .race("zo.model", async {
-                    let mut kinds: HashMap<u32, bool> = HashMap::new();
+                    let mut kinds: Vec<(u32, bool)> = Vec::new();
                     let mut length = 0;
                     while let Some(event) = stream.next().await {
                         let event = event?;
                         match &event {
                             StreamEvent::PartStart { index, kind } => match kind {
-                                PartKind::Text | PartKind::Refusal => drop(kinds.insert(*index, true)),
-                                PartKind::Reasoning => drop(kinds.insert(*index, false)),
+                                PartKind::Text | PartKind::Refusal => kinds.push((*index, true)),
+                                PartKind::Reasoning => kinds.push((*index, false)),
                                 _ => {}
                             },
                             StreamEvent::Delta { index, text } => {
                                 length += text.len();
-                                match kinds.get(index).filter(|_| !text.is_empty()) {
-                                    Some(true) => events.tell(|| RunEvent::Text(text.clone())),
-                                    Some(false) => events.tell(|| RunEvent::Reasoning(text.clone())),
+                                match kinds
+                                    .iter()
+                                    .rev()
+                                    .find(|(i, _)| i == index)
+                                    .filter(|_| !text.is_empty())
+                                {
+                                    Some((_, true)) => events.tell(|| RunEvent::Text(text.clone())),
+                                    Some((_, false)) => events.tell(|| RunEvent::Reasoning(text.clone())),
                                     None => {}
                                 }
                             }
@@ -385,11 +390,17 @@ impl Run {
             }
             // The end of the bytes behind the end of the answer leaves the connection fit for the next; a server that keeps
             // it open gets a moment, and no more. An event there breaks the grammar.
-            let moment = cx.child().with_timeout(AFTER_FINISH);
-            if answer.is_finished()
-                && let Ok(Some(more)) = moment.race("zo.model", stream.next()).await
-            {
-                answer.push(more?)?;
+            if answer.is_finished() {
+                let more = match stream.next().now_or_never() {
+                    Some(more) => more,
+                    None => {
+                        let moment = cx.child().with_timeout(AFTER_FINISH);
+                        moment.race("zo.model", stream.next()).await.unwrap_or(None)
+                    }
+                };
+                if let Some(more) = more {
+                    answer.push(more?)?;
+                }
             }
             let answer = answer.finish()?;
             self.spend(&answer.usage);
@@ -452,7 +463,7 @@ impl Run {
             }
             self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(call.id.clone());
             self.events.tell(|| RunEvent::ToolStarted(call.clone()));
-            let cx = self.cx.child().with_idempotency_key(output_id(run.as_str(), &call.id));
+            let cx = self.cx.clone().with_idempotency_key(output_id(run.as_str(), &call.id));
             self.toolbox.run(&cx, call, self.limits).await?
         };
         if journal.is_on() {

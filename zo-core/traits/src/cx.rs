@@ -7,11 +7,14 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// What every call that may wait takes first.
 ///
@@ -228,8 +231,16 @@ pub struct Cancel(Arc<CancelNode>);
 
 #[derive(Default)]
 struct CancelNode {
-    flag: watch::Sender<bool>,
+    flag: AtomicBool,
+    waiters: Notify,
     children: Mutex<Vec<Weak<CancelNode>>>,
+}
+
+impl CancelNode {
+    fn set(&self) {
+        self.flag.store(true, Ordering::Release);
+        self.waiters.notify_waiters();
+    }
 }
 
 impl Cancel {
@@ -249,7 +260,7 @@ impl Cancel {
         children.push(Arc::downgrade(&child.0));
         // Under the same lock as `cancel` walks the children: either it sees this child or the child sees it.
         if self.is_cancelled() {
-            child.0.flag.send_replace(true);
+            child.0.set();
         }
         drop(children);
         child
@@ -261,7 +272,7 @@ impl Cancel {
         while let Some(node) = todo.pop() {
             let children = {
                 let mut children = node.children.lock().unwrap_or_else(PoisonError::into_inner);
-                node.flag.send_replace(true);
+                node.set();
                 std::mem::take(&mut *children)
             };
             todo.extend(children.iter().filter_map(Weak::upgrade));
@@ -270,14 +281,17 @@ impl Cancel {
 
     /// Already cancelled?
     pub fn is_cancelled(&self) -> bool {
-        *self.0.flag.borrow()
+        self.0.flag.load(Ordering::Acquire)
     }
 
     /// Resolves once cancelled. Cancel safe.
     pub async fn cancelled(&self) {
-        let mut flag = self.0.flag.subscribe();
-        // The sender lives in `self`, so the channel cannot close first.
-        let _ = flag.wait_for(|set| *set).await;
+        let mut waiting = pin!(self.0.waiters.notified());
+        // Counted among the waiters before the flag is read: whoever sets it in between wakes this one.
+        waiting.as_mut().enable();
+        if !self.is_cancelled() {
+            waiting.await;
+        }
     }
 }
 
@@ -301,6 +315,23 @@ mod tests {
         root.cancel();
         assert!(b.is_cancelled());
         assert!(root.child().is_cancelled(), "a child of a cancelled parent is born cancelled");
+    }
+
+    #[test]
+    fn no_waiter_misses_a_cancellation() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        for _ in 0..500 {
+            let (cancel, barrier) = (Cancel::new(), Arc::new(std::sync::Barrier::new(2)));
+            let (theirs, other) = (cancel.clone(), barrier.clone());
+            let setter = std::thread::spawn(move || {
+                other.wait();
+                theirs.cancel();
+            });
+            barrier.wait();
+            let wait = tokio::time::Duration::from_secs(10);
+            runtime.block_on(async { tokio::time::timeout(wait, cancel.cancelled()).await }).expect("woken");
+            setter.join().unwrap();
+        }
     }
 
     #[test]
