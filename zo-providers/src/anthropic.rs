@@ -35,11 +35,16 @@ impl Anthropic {
         Self { http, default_model: row.default_model.to_owned() }
     }
 
-    /// Another address, with or without `/v1` at its end.
+    /// Another address, with or without `/v1` at its end. A query behind it goes along with every request.
     #[must_use]
     pub fn base_url(self, url: &str) -> Self {
-        let url = url.trim_end_matches('/');
-        let base = if url.ends_with("/v1") { url.to_owned() } else { format!("{url}/v1") };
+        let (address, query) = url.split_once('?').map_or((url, None), |(a, q)| (a, Some(q)));
+        let address = address.trim_end_matches('/');
+        let mut base = if address.ends_with("/v1") { address.to_owned() } else { format!("{address}/v1") };
+        if let Some(query) = query {
+            base.push('?');
+            base.push_str(query);
+        }
         Self { http: self.http.with(|h| h.set_base(&base)), ..self }
     }
 
@@ -56,7 +61,8 @@ impl Anthropic {
         Self { http: self.http.with(|h| h.timeouts = timeouts), ..self }
     }
 
-    /// One more header on every request. Its value is treated like a key: it appears in no log and no error.
+    /// One more header on every request. Its value is treated like a key: it appears in no log and no error
+    /// (one of less than 6 bytes cannot be told from ordinary words there).
     #[must_use]
     pub fn header(self, name: &str, value: impl Into<Secret>) -> Self {
         Self { http: self.http.with(|h| h.add_header(name, value.into())), ..self }

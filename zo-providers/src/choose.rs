@@ -2,7 +2,7 @@
 
 use crate::{Dialect, Offline};
 use std::sync::Arc;
-use zo_traits::{Cx, Error, ErrorKind, Provider, Result};
+use zo_traits::{Cx, Error, ErrorKind, ModelInfo, Provider, Result};
 
 /// A provider that was picked, and why.
 #[derive(Debug, Clone)]
@@ -22,7 +22,8 @@ pub struct Chosen {
 /// 2. The first key in the environment, in the order of [`DIALECTS`](crate::DIALECTS): `ANTHROPIC_API_KEY`, `OPENAI_API_KEY`
 ///    (at `OPENAI_BASE_URL`, if set; that address alone is a server without a key), `GROQ_API_KEY` and so on.
 /// 3. A server on this machine: Ollama at port 11434, LM Studio at 1234, llama.cpp at 8080. All are asked at once and
-///    have 150 ms; the first in this order that lists a model wins.
+///    have 150 ms; the first in this order that lists a model to talk to wins (not one for embeddings, speech or pictures,
+///    which is seen by its name).
 /// 4. [`Offline`].
 ///
 /// # Errors
@@ -125,7 +126,7 @@ fn hosted(
 ) -> Result<Chosen> {
     // An address of one's own may be any server: what OpenAI would answer with is no guess for it.
     let model = wish.model.clone().unwrap_or_else(|| match &base {
-        Some(_) if row.id == "openai" => String::new(),
+        Some(base) if row.id == "openai" && base.trim_end_matches('/') != row.base_url => String::new(),
         _ => row.default_model.to_owned(),
     });
     let at = if base.is_some() { format!(" at the address in {}", row.base_env) } else { String::new() };
@@ -150,15 +151,24 @@ async fn keyless(cx: &Cx, row: &'static Dialect, base: &str, wish: &Wish) -> Res
                 ),
             )
         })?;
-        chosen.model = listed.into_iter().next().map(|m| m.id).ok_or_else(|| {
+        chosen.model = first_chatting(listed).map(|m| m.id).ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 OP,
-                format_args!("the server in {} lists no model. Load one there.", row.base_env),
+                format_args!("the server in {} lists no model to talk to. Load one there.", row.base_env),
             )
         })?;
     }
     Ok(chosen)
+}
+
+/// The first model in a list to talk to, by its name: lists also hold those that turn text into numbers, speech or pictures.
+pub(crate) fn first_chatting(listed: Vec<ModelInfo>) -> Option<ModelInfo> {
+    const OTHER: &[&str] = &["embed", "whisper", "tts", "dall-e", "moderation", "rerank", "image"];
+    listed.into_iter().find(|model| {
+        let id = model.id.to_ascii_lowercase();
+        !OTHER.iter().any(|word| id.contains(word))
+    })
 }
 
 /// Builds providers, as far as they are compiled in.
@@ -209,7 +219,7 @@ mod make {
 /// Looks for model servers on this machine.
 #[cfg(feature = "openai")]
 mod probe {
-    use super::{Chosen, Cx, Dialect, Error, ErrorKind, OP, Result, Wish, make};
+    use super::{Chosen, Cx, Dialect, Error, ErrorKind, OP, Result, Wish, first_chatting, make};
     use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
     use zo_traits::ModelInfo;
 
@@ -234,7 +244,7 @@ mod probe {
         for (row, base) in at {
             let provider = make::provider(row, None, Some(base.clone()), "")?;
             let short = short.clone();
-            let ask = async move { provider.models(&short).await.ok()?.into_iter().next() };
+            let ask = async move { first_chatting(provider.models(&short).await.ok()?) };
             asked.push((None, Box::pin(ask)));
         }
         // All run at once; as soon as the first in order is known to have a model, the others do not matter.
@@ -286,14 +296,13 @@ mod probe {
                 )
             })
         })?;
-        let model =
-            wish.model.clone().or_else(|| listed.into_iter().next().map(|m| m.id)).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::NotFound,
-                    OP,
-                    format_args!("ZO_PROVIDER is {}, but it has no model. Load one there.", row.id),
-                )
-            })?;
+        let model = wish.model.clone().or_else(|| first_chatting(listed).map(|m| m.id)).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                OP,
+                format_args!("ZO_PROVIDER is {}, but it has no model to talk to. Load one there.", row.id),
+            )
+        })?;
         let why = format!("{} on this machine: ZO_PROVIDER names it{}", row.id, wish.words());
         Ok(Chosen { provider: make::provider(row, None, None, &model)?, model, why })
     }
@@ -378,6 +387,26 @@ mod tests {
         assert!(e.kind() == ErrorKind::Unavailable && e.message().contains("127.0.0.1:8000"), "{e}");
         let e = pick(&[("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")]).await.unwrap_err();
         assert!(e.message().contains("OPENAI_BASE_URL"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn the_official_address_keeps_the_default_model() {
+        let official = Dialect::named("openai").unwrap();
+        for base in ["https://api.openai.com/v1", "https://api.openai.com/v1/"] {
+            let c = pick(&[("OPENAI_API_KEY", "k"), ("OPENAI_BASE_URL", base)]).await.unwrap();
+            assert_eq!(c.model, official.default_model);
+        }
+        let c = pick(&[("OPENAI_API_KEY", "k"), ("OPENAI_BASE_URL", "https://other/v1")]).await.unwrap();
+        assert_eq!(c.model, "");
+    }
+
+    #[tokio::test]
+    async fn models_that_do_not_talk_are_not_picked() {
+        let many = "nomic-embed-text\"},{\"id\":\"Whisper-1\"},{\"id\":\"gpt-image-1\"},{\"id\":\"qwen3";
+        let base = lists(many, Duration::ZERO);
+        assert_eq!(pick(&[("OPENAI_BASE_URL", &base)]).await.unwrap().model, "qwen3");
+        let e = pick(&[("OPENAI_BASE_URL", &lists("bge-reranker", Duration::ZERO))]).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NotFound);
     }
 
     #[tokio::test]

@@ -66,11 +66,18 @@ pub struct Dialect {
     pub tokens: TokensField,
     /// How structured output is asked for.
     pub schema: SchemaField,
+    /// Structured output goes neither with streaming nor with tools: without tools the answer is asked for whole, with tools
+    /// the schema goes into the system text.
+    pub schema_alone: bool,
     /// How thinking is asked for.
     pub effort: EffortField,
     /// Understands `stream_options: {"include_usage": true}`.
     pub stream_usage: bool,
-    /// Chat templates insist on turns: system text only at the start, user and assistant alternating.
+    /// Takes system messages in the middle of a conversation. Where not, as with most chat templates, their text goes
+    /// marked into the user's turn. Counts only at [`base_url`](Dialect::base_url): what stands elsewhere under the same
+    /// name may be any server.
+    pub mid_system: bool,
+    /// Chat templates insist on turns: user and assistant alternate, and after tool results the assistant speaks first.
     pub strict_turns: bool,
     /// Spelling of "must call a tool".
     pub required: &'static str,
@@ -78,7 +85,8 @@ pub struct Dialect {
     pub tool_by_name: bool,
     /// Tool call ids must be exactly nine letters or digits.
     pub short_ids: bool,
-    /// Wants `reasoning_content` back while it works with tools.
+    /// Wants `reasoning_content` back, always, of everything that the model said between two questions if it called a tool
+    /// there.
     pub replay_reasoning: bool,
     /// Wants `reasoning_details` back verbatim.
     pub replay_details: bool,
@@ -95,8 +103,10 @@ impl Dialect {
         default_model: "",
         tokens: TokensField::MaxTokens,
         schema: SchemaField::JsonSchema,
+        schema_alone: false,
         effort: EffortField::None,
         stream_usage: true,
+        mid_system: false,
         strict_turns: false,
         required: "required",
         tool_by_name: true,
@@ -137,6 +147,7 @@ pub static DIALECTS: &[Dialect] = &[
         default_model: "gpt-5-mini",
         tokens: TokensField::MaxCompletionTokens,
         effort: EffortField::ReasoningModels,
+        mid_system: true,
         ..Dialect::PLAIN
     },
     Dialect {
@@ -144,6 +155,7 @@ pub static DIALECTS: &[Dialect] = &[
         base_url: "https://api.groq.com/openai/v1",
         key_env: "GROQ_API_KEY",
         default_model: "openai/gpt-oss-120b",
+        schema_alone: true,
         ..Dialect::PLAIN
     },
     Dialect {
@@ -178,7 +190,7 @@ pub static DIALECTS: &[Dialect] = &[
         id: "deepseek",
         base_url: "https://api.deepseek.com/v1",
         key_env: "DEEPSEEK_API_KEY",
-        default_model: "deepseek-chat",
+        default_model: "deepseek-flash",
         schema: SchemaField::JsonObject,
         replay_reasoning: true,
         ..Dialect::PLAIN

@@ -34,6 +34,8 @@ pub struct OpenAi {
     dialect: Dialect,
     http: Http,
     default_model: String,
+    /// The caller set the time limits.
+    own_timeouts: bool,
     /// The first model that the server listed, for callers who name none.
     first: Mutex<Option<String>>,
 }
@@ -51,8 +53,21 @@ impl OpenAi {
             dialect: *row,
             http: Http::new(row.base_url, Auth::Bearer, key),
             default_model: row.default_model.to_owned(),
+            own_timeouts: false,
             first: Mutex::new(None),
         }
+        .settle()
+    }
+
+    /// A server on a machine like this one loads its model and reads the prompt at its leisure.
+    fn settle(self) -> Self {
+        // The plain row has no address: it is nobody's.
+        let row = self.dialect.is_local() && !self.dialect.base_url.is_empty();
+        if self.own_timeouts {
+            return self;
+        }
+        let timeouts = if row || self.http.is_loopback() { Timeouts::LOCAL } else { Timeouts::default() };
+        Self { http: self.http.with(|h| h.timeouts = timeouts), ..self }
     }
 
     /// Any compatible server: `id` names it (a [row](Dialect::named) of that name lends its quirks), `base_url` ends before
@@ -64,26 +79,28 @@ impl OpenAi {
         Self { id: Cow::Owned(id), ..Self::dialect(&row, key) }.base_url(base_url)
     }
 
-    /// Another address.
+    /// Another address. A query behind it (`?api-version=...`) goes along with every request.
     #[must_use]
     pub fn base_url(self, url: &str) -> Self {
-        Self { http: self.http.with(|h| h.set_base(url)), ..self }
+        Self { http: self.http.with(|h| h.set_base(url)), ..self }.settle()
     }
 
-    /// The model for requests that name none. Without one it is the first that the server lists.
+    /// The model for requests that name none. Without one it is the first that the server lists, except for models that by
+    /// their name are for embeddings, speech or pictures.
     #[must_use]
     pub fn default_model(mut self, model: impl Into<String>) -> Self {
         self.default_model = model.into();
         self
     }
 
-    /// Other time limits.
+    /// Other time limits than those that go with the address.
     #[must_use]
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
-        Self { http: self.http.with(|h| h.timeouts = timeouts), ..self }
+        Self { http: self.http.with(|h| h.timeouts = timeouts), own_timeouts: true, ..self }
     }
 
-    /// One more header on every request. Its value is treated like a key: it appears in no log and no error.
+    /// One more header on every request. Its value is treated like a key: it appears in no log and no error
+    /// (one of less than 6 bytes cannot be told from ordinary words there).
     #[must_use]
     pub fn header(self, name: &str, value: impl Into<Secret>) -> Self {
         Self { http: self.http.with(|h| h.add_header(name, value.into())), ..self }
@@ -96,11 +113,11 @@ impl OpenAi {
         if let Some(first) = &*self.first.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(Cow::Owned(first.clone()));
         }
-        let listed = self.models(cx).await?.into_iter().next().ok_or_else(|| {
+        let listed = crate::choose::first_chatting(self.models(cx).await?).ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 "provider.models",
-                format_args!("{} lists no model, and the request names none", self.id),
+                format_args!("{} lists no model to talk to, and the request names none", self.id),
             )
         })?;
         *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some(listed.id.clone());
@@ -126,7 +143,9 @@ impl Provider for OpenAi {
     async fn stream(&self, cx: &Cx, request: &Request) -> Result<BoxStream<Result<StreamEvent>>> {
         cx.check("provider.stream")?;
         let model = self.model(cx, &request.model).await?;
-        let body = encode(request, &model, &self.dialect, &self.id)?;
+        let mut dialect = self.dialect;
+        dialect.mid_system &= self.http.base == dialect.base_url;
+        let body = encode(request, &model, &dialect, &self.id)?;
         let codec = Chat::new(self.id.clone())
             .keep_reasoning(self.dialect.replay_reasoning)
             .keep_details(self.dialect.replay_details);
@@ -165,5 +184,37 @@ impl OpenAi {
                 .and_then(|n| u32::try_from(n).ok())
                 .filter(|n| *n > 0);
         Some(info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn local_servers_have_more_time_for_the_first_byte() {
+        let (quick, slow) = (Duration::from_secs(60), Duration::from_secs(600));
+        let of = |p: &OpenAi| p.http.timeouts.first_byte;
+        for (url, want) in [
+            ("http://127.0.0.1:8080/v1", slow),
+            ("http://localhost:1/v1", slow),
+            ("http://[::1]:1/v1?x=1", slow),
+            ("https://example.com/v1", quick),
+            ("nonsense", quick),
+        ] {
+            assert_eq!(of(&OpenAi::compatible("mine", url, None)), want, "{url}");
+        }
+        for row in crate::DIALECTS.iter().filter(|d| d.family == crate::Family::Chat) {
+            assert_eq!(
+                of(&OpenAi::dialect(row, None)),
+                if row.is_local() { slow } else { quick },
+                "{}",
+                row.id
+            );
+        }
+        assert_eq!(of(&OpenAi::compatible("ollama", "http://10.0.0.7:11434/v1", None)), slow);
+        let own = OpenAi::new("k").timeouts(Timeouts::default()).base_url("http://127.0.0.1:1/v1");
+        assert_eq!(of(&own), quick, "the caller's own limits stay");
     }
 }

@@ -37,15 +37,44 @@ impl Secret {
         self.0.is_empty()
     }
 
-    /// `text` with every occurrence of the key blotted out: servers like to quote what they reject.
+    /// `text` with every occurrence of the key blotted out: servers like to quote what they reject. Of a key of 12 bytes or
+    /// more so is a head of 6 bytes or more where the text was cut or masked. A key of less than 6 bytes cannot be told from
+    /// ordinary words and stays.
     pub(crate) fn scrub(&self, text: String) -> String {
-        // A key this short cannot be told from ordinary words.
-        if self.0.len() < 6 || !text.contains(self.expose()) {
-            text
-        } else {
-            text.replace(self.expose(), "***")
+        let key = self.expose();
+        let least = match key.len() {
+            ..6 => return text,
+            6..12 => key.len(),
+            _ => (6..).find(|n| key.is_char_boundary(*n)).unwrap_or(key.len()),
+        };
+        let Some(head) = key.get(..least).filter(|head| text.contains(head)) else { return text };
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text.as_str());
+        while let Some((before, from)) = rest.find(head).and_then(|at| rest.split_at_checked(at)) {
+            out.push_str(before);
+            let common: usize =
+                from.chars().zip(key.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+            let after = from.get(common..).unwrap_or_default();
+            if common == key.len() || is_cut(after) {
+                out.push_str("***");
+                rest = after;
+            } else {
+                let mut chars = from.chars();
+                out.extend(chars.next());
+                rest = chars.as_str();
+            }
         }
+        out.push_str(rest);
+        out
     }
+}
+
+/// Does what follows a quotation say that it was cut off here? What shortens text ends it with `…`, a quote, or a code in
+/// brackets; servers mask with asterisks or dots.
+fn is_cut(after: &str) -> bool {
+    after.is_empty()
+        || after.starts_with(['…', '"', '*'])
+        || after.starts_with(" [")
+        || after.starts_with("..")
 }
 
 impl fmt::Debug for Secret {
@@ -69,5 +98,20 @@ mod tests {
         let key = Secret::new(" sk-abcdef\n");
         assert_eq!(format!("{key:?} {:?}", Some(&key)), "Secret(***) Some(Secret(***))");
         assert_eq!(key.scrub("wrong key sk-abcdef, sorry".into()), "wrong key ***, sorry");
+        assert_eq!(key.scrub("sk-abcde".into()), "sk-abcde", "half of a short one may be a word");
+    }
+
+    #[test]
+    fn a_head_of_it_is_blotted_out_too() {
+        let key = Secret::new("sk-canary-77f1c0ffee");
+        assert_eq!(
+            key.scrub("is sk-canary-77\u{2026} or sk-canary-77f1c0ffee?".into()),
+            "is ***\u{2026} or ***?"
+        );
+        assert_eq!(key.scrub("sk-cansk-canary".into()), "sk-can***");
+        assert_eq!(key.scrub("keys begin with sk-canary-".into()), "keys begin with ***");
+        assert_eq!(key.scrub("sk-canary-xyz is another".into()), "sk-canary-xyz is another");
+        assert_eq!(key.scrub("sk-ca".into()), "sk-ca");
+        assert_eq!(Secret::new("äöüäöüäöü").scrub("<äöüä*>".into()), "<****>");
     }
 }

@@ -413,6 +413,15 @@ async fn tool_calls_of_every_accent() {
             two("a", "b"),
         ),
         (
+            "an index used again, without ids",
+            vec![
+                json!([{"index": 0, "function": f("f", json!("{\"n\":1}"))}]),
+                json!([{"index": 0, "function": f("g", json!("{\"n\""))}]),
+                json!([{"index": 0, "function": f("g", json!(":2}"))}]),
+            ],
+            two("call_0_c", "call_1_c"),
+        ),
+        (
             "id and name in every chunk, id empty in some",
             vec![
                 json!([{"index": 0, "id": "a", "function": f("f", json!("{\"n\""))}]),
@@ -469,6 +478,80 @@ async fn odd_arguments_are_kept_and_said_to_be_odd() {
     let twice = json!([{"index": 0, "id": "a", "function": {"name": "f"}}, {"index": 1, "id": "a", "function": {"name": "g"}}]);
     let answer = reply(call(twice) + &stop("tool_calls")).await;
     assert_eq!(calls(&answer).iter().map(|c| c.0.as_str()).collect::<Vec<_>>(), ["a", "a"]);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_finished_is_cut_although_the_server_is_done() {
+    let one =
+        |args: Value| call(json!([{"index": 0, "id": "a", "function": {"name": "f", "arguments": args}}]));
+    for args in [json!(null), json!(""), json!("{\"a\":"), json!("{\"a\":1} {")] {
+        let server = Server::always(Answer::sse(one(args.clone()) + "data: [DONE]\n\n")).await;
+        assert_eq!(complete(&chat(&server)).await.unwrap_err().kind(), ErrorKind::Corrupt, "{args}");
+    }
+    // What is whole is taken, and so is text.
+    let answer = reply(one(json!("{\"a\":1}")) + "data: [DONE]\n\n").await;
+    assert_eq!(calls(&answer)[0].2, json!({"a": 1}));
+    assert_eq!(reply(chunk(json!({"content": "x"})) + "data: [DONE]\n\n").await.message.to_text(), "x");
+}
+
+#[tokio::test]
+async fn pings_after_the_answer_neither_hold_it_up_nor_spoil_it() {
+    let all = chunk(json!({"content": "hi"}));
+    let all = all + "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let server = Server::always(Answer::sse(all.clone()).then(all.len(), Then::Pings(500))).await;
+    let cx = Cx::new("t").with_timeout(Duration::from_millis(1500));
+    let answer = chat(&server).complete(&cx, &request()).await.unwrap();
+    assert_eq!(answer.message.to_text(), "hi");
+}
+
+#[tokio::test]
+async fn an_endless_stream_is_ended() {
+    // Comments cost the decoder nothing, but a stream of them is no answer.
+    let comments = format!(": {}\n\n", "x".repeat(65_532)).repeat(1025);
+    for (first, body) in [(String::new(), comments.clone()), (chunk(json!({"content": "x"})), comments)] {
+        let server = Server::always(Answer::sse(first + &body + &said(&["hi"]))).await;
+        let e = complete(&chat(&server)).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Corrupt && e.message().contains("larger"), "{e}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_a_cut_goes_through_does_not_show_its_head() {
+    for before in 380..400 {
+        let words = "x".repeat(before);
+        let answer = json!({"error": {"message": format!("{words}{KEY}")}}).to_string();
+        for answer in [
+            Answer::json(400, answer.clone()),
+            Answer::new(400, "text/plain", format!("{words}{KEY}")),
+            Answer::sse(format!("data: {answer}\n\n")),
+            Answer::sse(format!("data: {}{KEY}\n\n", "x".repeat(before - 330))),
+        ] {
+            let e = failure(answer).await;
+            assert!(!e.message().contains("sk-can"), "{before}: {e}");
+        }
+    }
+    let server = Server::always(Answer::json(400, "{\"error\":\"no user hunter2\"}")).await;
+    let e = complete(&chat(&server).header("x-pass", "hunter2")).await.unwrap_err();
+    assert!(!e.message().contains("hunter2"), "a short header is a secret as well: {e}");
+}
+
+#[tokio::test]
+async fn openai_elsewhere_may_be_anybody_and_takes_a_query() {
+    let server = Server::always(Answer::sse(said(&["hi"]))).await;
+    let provider = OpenAi::new(KEY).base_url(&format!("{}/v1/?api-version=1", server.base));
+    let mut r = request();
+    r.messages.push(Message::system("fact"));
+    provider.complete(&Cx::new("t"), &r).await.unwrap();
+    let asked = &server.asked()[0];
+    assert!(asked.line.starts_with("POST /v1/chat/completions?api-version=1 "), "{}", asked.line);
+    let body: Value = serde_json::from_slice(&asked.body).unwrap();
+    let want = json!([{"role": "user", "content": "hello\n\n<system>\nfact\n</system>"}]);
+    assert_eq!(body["messages"], want);
+    let claude = Anthropic::new(KEY).base_url(&format!("{}?a=1", server.base));
+    complete(&claude).await.unwrap_err();
+    assert!(server.asked()[1].line.starts_with("POST /v1/messages?a=1 "), "{}", server.asked()[1].line);
+    let e = complete(&OpenAi::new(KEY).base_url(&format!("{}/v1#x", server.base))).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Invalid);
 }
 
 #[tokio::test]

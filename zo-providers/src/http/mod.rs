@@ -28,7 +28,9 @@ use zo_traits::{BoxStream, Cx, Error, ErrorKind, Result, StreamEvent, stream_of}
 pub struct Timeouts {
     /// For the connection, TLS included. Measured by the machine's clock, whatever the caller's. 10 s.
     pub connect: Duration,
-    /// From the start of the call to the first byte of the answer's body. 60 s.
+    /// From the start of the call to the first byte of the answer's body. 60 s; 600 s for servers that run models locally
+    /// ([`Dialect::is_local`](crate::Dialect::is_local) rows) or stand at a loopback address, which may load the model first
+    /// and read the prompt without a graphics card.
     pub first_byte: Duration,
     /// Between two pieces of the answer; keep-alive comments and pings count as pieces. 180 s.
     pub idle: Duration,
@@ -44,7 +46,17 @@ impl Default for Timeouts {
     }
 }
 
-/// Largest body that is read as a whole, in bytes.
+impl Timeouts {
+    /// For servers that run models locally.
+    #[cfg(feature = "openai")]
+    pub(crate) const LOCAL: Self = Self {
+        connect: Duration::from_secs(10),
+        first_byte: Duration::from_secs(600),
+        idle: Duration::from_secs(180),
+    };
+}
+
+/// Most bytes of one answer, streamed or whole.
 const MAX_BODY: usize = 64 << 20;
 /// How much of an error's body is read, in bytes.
 const MAX_ERROR: usize = 64 << 10;
@@ -104,6 +116,12 @@ impl Http {
 
     pub(crate) fn set_base(&mut self, base: &str) {
         base.trim_end_matches('/').clone_into(&mut self.base);
+    }
+
+    /// Is the server on this machine?
+    #[cfg(feature = "openai")]
+    pub(crate) fn is_loopback(&self) -> bool {
+        Url::parse(&self.base).is_ok_and(|url| is_loopback(&url))
     }
 
     pub(crate) fn add_header(&mut self, name: &str, value: Secret) {
@@ -185,10 +203,9 @@ impl Http {
         body: Option<Bytes>,
     ) -> Result<Response> {
         cx.check(op)?;
-        let url = Url::parse(&format!("{}{path}", self.base))
-            .ok()
-            .filter(|u| matches!(u.scheme(), "http" | "https"))
-            .ok_or_else(|| Error::new(ErrorKind::Invalid, op, "the base URL is no http or https URL"))?;
+        let url = join(&self.base, path).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, op, "the base URL is no http or https URL, or has a fragment")
+        })?;
         let asked = cx.clock().monotonic();
         let mut request = self.client(&url)?.request(method, url).headers(self.headers(op)?);
         if let Some(body) = body {
@@ -227,7 +244,8 @@ impl Http {
         let mut fault = fault::classify(
             status,
             |name| headers.get(name).and_then(|v| v.to_str().ok()),
-            &String::from_utf8_lossy(&body),
+            // Before anything is cut to a length: half a key is a secret, too.
+            &blot(&self.secrets(), String::from_utf8_lossy(&body).into_owned()),
             cx.clock().now(),
         );
         if (300..400).contains(&status) {
@@ -286,8 +304,8 @@ impl Http {
     }
 
     fn secrets(&self) -> Vec<Secret> {
-        // Short header values are words, not secrets.
-        let headers = self.headers.iter().map(|(_, v)| v).filter(|v| v.expose().len() >= 16);
+        // The version of the API is no secret, and it is a date.
+        let headers = self.headers.iter().filter(|(name, _)| name != "anthropic-version").map(|(_, v)| v);
         self.key.iter().chain(headers).cloned().collect()
     }
 
@@ -298,7 +316,7 @@ impl Http {
 
 /// The same error without any secret in its words.
 fn scrub(secrets: &[Secret], e: Error) -> Error {
-    let clean = secrets.iter().fold(e.message().to_owned(), |text, secret| secret.scrub(text));
+    let clean = blot(secrets, e.message().to_owned());
     if clean == e.message() {
         return e;
     }
@@ -307,6 +325,21 @@ fn scrub(secrets: &[Secret], e: Error) -> Error {
         Some(wait) => out.with_retry_after(wait),
         None => out,
     }
+}
+
+fn blot(secrets: &[Secret], text: String) -> String {
+    secrets.iter().fold(text, |text, secret| secret.scrub(text))
+}
+
+/// The address of `path` below `base`, whose query stays at the end.
+fn join(base: &str, path: &str) -> Option<Url> {
+    let (address, query) = base.split_once('?').map_or((base, None), |(a, q)| (a, Some(q)));
+    let mut url = Url::parse(&format!("{}{path}", address.trim_end_matches('/'))).ok()?;
+    if let Some(query) = query.filter(|q| !q.is_empty()) {
+        let all = url.query().map_or_else(|| query.to_owned(), |own| format!("{own}&{query}"));
+        url.set_query(Some(&all));
+    }
+    (matches!(url.scheme(), "http" | "https") && !base.contains('#')).then_some(url)
 }
 
 fn body_of(response: Response) -> Body {
@@ -344,4 +377,23 @@ fn transport(op: &'static str, e: reqwest::Error) -> Error {
         cause = inner.source();
     }
     Error::new(kind, op, words)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_the_base_stays_at_the_end() {
+        let of = |base: &str, path: &str| join(base, path).map(|u| u.to_string());
+        for (base, path, want) in [
+            ("http://h/v1", "/models?limit=1", "http://h/v1/models?limit=1"),
+            ("http://h/v1/?api-version=2", "/chat", "http://h/v1/chat?api-version=2"),
+            ("http://h/v1?a=1", "/models?limit=1", "http://h/v1/models?limit=1&a=1"),
+        ] {
+            assert_eq!(of(base, path).unwrap(), want);
+        }
+        assert!(of("http://h/v1#x", "/chat").is_none() && of("ftp://h", "/chat").is_none());
+    }
 }

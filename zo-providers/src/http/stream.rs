@@ -1,6 +1,6 @@
 //! The body of an answer: read under the caller's context, decoded as it comes.
 
-use super::{Timeouts, scrub};
+use super::{MAX_BODY, Timeouts, scrub, too_large};
 use crate::{
     Secret,
     wire::{Codec, Decoder},
@@ -34,8 +34,8 @@ pub(super) struct Reader {
     /// When the last piece came, or the call began, on the clock's monotonic scale.
     last: Duration,
     any: bool,
-    /// Replaces the limit on the gap between pieces.
-    limit: Option<Duration>,
+    /// Replaces the limit on the gap between pieces: for how long, and until when.
+    limit: Option<(Duration, Duration)>,
     timer: Option<Wait>,
     cancelled: Option<Wait>,
 }
@@ -67,11 +67,14 @@ impl Reader {
         }
     }
 
-    /// From now on, gaps of at most `limit` end the reading, without being an error.
+    /// From now on, reading ends after `limit`, whatever comes, without being an error. It ends within half of the time to
+    /// the deadline, so that what was complete before it is handed over before it.
     fn at_most(&mut self, limit: Duration) {
-        if self.limit != Some(limit) {
-            self.limit = Some(limit);
-            self.last = self.cx.clock().monotonic();
+        if self.limit.is_none_or(|(old, _)| old != limit) {
+            let now = self.cx.clock().monotonic();
+            let left = self.cx.deadline().map_or(limit, |at| at.saturating_sub(now) / 2);
+            self.limit = Some((limit, now.saturating_add(limit.min(left))));
+            self.last = now;
             self.timer = None;
         }
     }
@@ -80,6 +83,10 @@ impl Reader {
         if self.cx.is_cancelled() {
             return Poll::Ready(Read::Stopped(Error::cancelled(self.op)));
         }
+        // One piece that was late is still taken.
+        if self.limit.is_some_and(|(_, end)| end < self.last) {
+            return Poll::Ready(Read::Gap);
+        }
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(Read::End) };
             match Pin::new(body).poll_frame(task) {
@@ -87,7 +94,7 @@ impl Reader {
                     let Ok(piece) = frame.into_data() else { continue };
                     self.last = self.cx.clock().monotonic();
                     self.any = true;
-                    if self.cx.deadline().is_some_and(|at| at <= self.last) {
+                    if self.limit.is_none() && self.cx.deadline().is_some_and(|at| at <= self.last) {
                         return Poll::Ready(Read::Stopped(late(self.op)));
                     }
                     return Poll::Ready(Read::Piece(piece));
@@ -115,16 +122,12 @@ impl Reader {
         if cancelled.as_mut().poll(task).is_ready() {
             return Poll::Ready(Read::Stopped(Error::cancelled(self.op)));
         }
-        let gap = match self.limit {
-            Some(limit) => limit,
-            None if self.any => self.timeouts.idle,
-            None => self.timeouts.first_byte,
-        };
+        let gap = if self.any { self.timeouts.idle } else { self.timeouts.first_byte };
         loop {
             // The timer is not set anew for every piece: when it fires, it is seen whether it was meant.
             let now = self.cx.clock().monotonic();
-            let gap_ends = self.last.saturating_add(gap);
-            if self.cx.deadline().is_some_and(|at| at <= now) {
+            let gap_ends = self.limit.map_or(self.last.saturating_add(gap), |(_, end)| end);
+            if self.limit.is_none() && self.cx.deadline().is_some_and(|at| at <= now) {
                 return Poll::Ready(Read::Stopped(late(self.op)));
             }
             if gap_ends <= now {
@@ -188,6 +191,8 @@ pub(super) struct EventStream<C> {
     /// The last event, or an error, was handed over: nothing may follow.
     ended: bool,
     drained: usize,
+    /// Bytes of the answer so far.
+    read: usize,
     secrets: Vec<Secret>,
 }
 
@@ -202,6 +207,7 @@ impl<C: Codec> EventStream<C> {
             content: false,
             ended: false,
             drained: 0,
+            read: 0,
             secrets,
         }
     }
@@ -242,7 +248,12 @@ impl<C: Codec> EventStream<C> {
             }
             Read::Piece(piece) => {
                 let known = self.queue.len();
-                let fed = self.decoder.feed(&piece, &mut self.queue);
+                self.read = self.read.saturating_add(piece.len());
+                let fed = if self.read > MAX_BODY {
+                    Err(too_large(self.reader.op))
+                } else {
+                    self.decoder.feed(&piece, &mut self.queue)
+                };
                 self.content |= self
                     .queue
                     .iter()

@@ -97,9 +97,9 @@ impl Class {
 pub struct Fault {
     /// What it is.
     pub class: Class,
-    /// May the same request succeed later?
+    /// May the same request succeed later? Not when a rate limit asks to wait for more than a day.
     pub retryable: bool,
-    /// How long the server asks to wait. Never more than a day: a longer wait is no retry.
+    /// How long the server asks to wait. Never more than a day.
     pub retry_after: Option<Duration>,
     /// HTTP status, if there was one.
     pub status: Option<u16>,
@@ -111,7 +111,7 @@ pub struct Fault {
 
 impl Fault {
     /// The kind of the [`Error`] that this becomes: that of its class, unless the server said with `x-should-retry` that
-    /// the opposite of the class's habit holds.
+    /// the opposite of the class's habit holds, or asks for a wait that is no retry.
     pub fn kind(&self) -> ErrorKind {
         match (self.class.retryable(), self.retryable) {
             (false, true) => ErrorKind::Unavailable,
@@ -119,6 +119,13 @@ impl Fault {
             (true, false) => ErrorKind::Invalid,
             _ => self.class.kind(),
         }
+    }
+
+    /// Takes down how long the server asks to wait. A rate limit of more than a day is as good as used up; a server that is
+    /// down for so long by its own words may well be back sooner.
+    fn wait(&mut self, wait: Option<Duration>) {
+        self.retry_after = wait.filter(|wait| *wait <= MAX_WAIT);
+        self.retryable = self.class != Class::RateLimit || wait == self.retry_after;
     }
 
     /// As an error of operation `op`.
@@ -156,10 +163,11 @@ pub fn classify<'h>(
         fault.message = if body.trim().is_empty() { "no body" } else { "no message in the body" }.into();
     }
     if fault.retryable {
-        fault.retry_after = from_headers(&header, fault.class, now)
-            .or_else(|| told.retry_delay(now))
-            .or_else(|| in_text(&told.message))
-            .filter(|wait| *wait <= MAX_WAIT);
+        fault.wait(
+            from_headers(&header, fault.class, now)
+                .or_else(|| told.retry_delay(now))
+                .or_else(|| in_text(&told.message)),
+        );
     }
     fault
 }
@@ -169,10 +177,7 @@ pub fn classify_inner(body: &str) -> Fault {
     let told = Told::from_body(body);
     let mut fault = told.fault(None);
     if fault.retryable {
-        fault.retry_after = told
-            .retry_delay(Timestamp(i64::MAX))
-            .or_else(|| in_text(&told.message))
-            .filter(|wait| *wait <= MAX_WAIT);
+        fault.wait(told.retry_delay(Timestamp(i64::MAX)).or_else(|| in_text(&told.message)));
     }
     fault
 }
@@ -269,6 +274,10 @@ impl Told {
         }
         if refused && (named(FILTER) || self.flagged() || says(&["content management policy"])) {
             return Class::ContentFilter;
+        }
+        // What a chat template raises comes as a failure of the server, but the same conversation will fail again.
+        if refused && says(&["must be at the beginning", "roles must alternate", "jinja exception"]) {
+            return Class::InvalidRequest;
         }
         if named(&["tool_use_failed"]) {
             return Class::ToolUseFailed;
@@ -683,6 +692,28 @@ mod tests {
         assert!(!e.clone().into_error("t").is_retryable(), "{e:?}");
         assert!(at(409, &[("x-should-retry", "true")], "{}").into_error("t").is_retryable());
         assert!(!at(500, &[("x-should-retry", "false")], "{}").into_error("t").is_retryable());
+    }
+
+    #[test]
+    fn a_wait_of_more_than_a_day_is_no_retry() {
+        let e = at(429, &[("retry-after", "90000")], "{}");
+        assert_eq!((e.retryable, e.retry_after, e.kind()), (false, None, ErrorKind::Exhausted));
+        let e = at(503, &[("retry-after", "90000")], "{}");
+        assert_eq!((e.retryable, e.retry_after), (true, None), "being down is no limit");
+        assert!(!classify_inner(r#"{"code":429,"message":"try again in 3 days"}"#).retryable);
+        assert!(at(429, &[("retry-after", "86400")], "{}").retryable);
+    }
+
+    #[test]
+    fn what_a_chat_template_raises_is_the_requests_fault() {
+        for text in [
+            "System message must be at the beginning.",
+            "Conversation roles must alternate user/assistant/user/assistant/...",
+            "Value is not callable: Jinja Exception at row 12",
+        ] {
+            let e = at(500, &[], &serde_json::json!({"error": {"message": text}}).to_string());
+            assert_eq!((e.class, e.retryable), (Class::InvalidRequest, false), "{text}");
+        }
     }
 
     #[test]

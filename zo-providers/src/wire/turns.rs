@@ -4,7 +4,9 @@ use serde_json::Value;
 use std::borrow::Cow;
 #[cfg(feature = "openai")]
 use zo_traits::MediaSource;
-use zo_traits::{Media, Message, Part, Role, ToolResult, ToolStatus};
+use zo_traits::{
+    Error, ErrorKind, Media, Message, Part, Request, Result, Role, ToolChoice, ToolResult, ToolStatus,
+};
 
 /// A run of messages that belong together.
 #[derive(Debug)]
@@ -109,6 +111,18 @@ pub(crate) fn alias(id: &str, len: usize) -> String {
             char::from(DIGITS.get(digit).copied().unwrap_or(b'0'))
         })
         .collect()
+}
+
+/// A tool that must be called has to be on offer.
+pub(crate) fn check_choice(request: &Request, op: &'static str) -> Result<()> {
+    match &request.tool_choice {
+        ToolChoice::Tool(name) if request.tools.iter().all(|t| t.name != *name) => Err(Error::new(
+            ErrorKind::Invalid,
+            op,
+            format_args!("the tool {name:?} must be called, but is not on offer"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the caller's own fields over an encoded body. They win.

@@ -2,10 +2,10 @@
 
 use super::{
     FAMILY,
-    model::{Thinking, max_output, thinking},
+    model::{Thinking, max_output, thinking, version},
 };
 use crate::wire::turns::{
-    Turn, alias, args_object, blank, marked_system, media_note, merge_extra, result_text, turns,
+    Turn, alias, args_object, blank, check_choice, marked_system, media_note, merge_extra, result_text, turns,
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -104,8 +104,9 @@ const MAX_TOKENS: u32 = 16_384;
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for media that the API has no place for; [`ErrorKind::Invalid`] for a conversation in which
-/// nobody says anything.
+/// nobody says anything, and for a choice of a tool that is not on offer.
 pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
+    check_choice(request, "anthropic.encode")?;
     let (system, turns) = turns(&request.messages);
     let mut messages = Vec::with_capacity(turns.len() + 1);
     for turn in &turns {
@@ -158,6 +159,11 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
             json!({ "type": "enabled", "budget_tokens": budget.min(max_tokens.saturating_sub(1)) })
         }),
     };
+    // Thinking leaves no choice of sampling, nor do the newest models; older ones take one of the two.
+    let since = |from: (u32, u32)| version(model).is_some_and(|v| v >= from);
+    let sampled = thinking.is_none() && !since((4, 7));
+    let temperature = request.temperature.filter(|_| sampled);
+    let top_p = request.top_p.filter(|_| sampled && !(temperature.is_some() && since((4, 1))));
     let body = Body {
         model,
         max_tokens,
@@ -169,9 +175,8 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
             .map(|t| Tool { name: &t.name, description: &t.description, input_schema: &t.input })
             .collect(),
         tool_choice: choice,
-        // Thinking leaves no choice of temperature.
-        temperature: request.temperature.filter(|_| thinking.is_none()),
-        top_p: request.top_p.filter(|_| thinking.is_none()),
+        temperature,
+        top_p,
         stop_sequences: &request.stop,
         thinking,
         output_config,
@@ -185,6 +190,16 @@ impl<'a> Block<'a> {
     fn text(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Text { text: text.into(), citations: None }
     }
+
+    fn is_thought(&self) -> bool {
+        match self {
+            Self::Thinking { .. } => true,
+            Self::Verbatim(value) => {
+                value.get("type").is_some_and(|t| t == "thinking" || t == "redacted_thinking")
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Adds a turn, unless it is empty; one of the same role as the last is merged into it.
@@ -197,7 +212,7 @@ fn push<'a>(messages: &mut Vec<Out<'a>>, mut out: Out<'a>) {
 }
 
 fn model_turn<'a>(parts: &[&'a Part]) -> Vec<Block<'a>> {
-    parts
+    let mut out: Vec<Block<'a>> = parts
         .iter()
         .filter_map(|part| {
             Some(match part {
@@ -220,7 +235,12 @@ fn model_turn<'a>(parts: &[&'a Part]) -> Vec<Block<'a>> {
                 _ => return None,
             })
         })
-        .collect()
+        .collect();
+    // The API refuses a turn that ends in thoughts, as one does that was cut.
+    while out.last().is_some_and(Block::is_thought) {
+        out.pop();
+    }
+    out
 }
 
 fn tool_use(call: &ToolCall) -> Block<'_> {
@@ -251,6 +271,10 @@ fn host_turn<'a>(results: &[&'a ToolResult], said: &[(&'a Role, Vec<&'a Part>)])
                 } else {
                     Block::text(&*t.text)
                 }),
+                // A picture of a kind that is not taken is told of, like one in a result.
+                Part::Media(m) if m.media_type.starts_with("image/") => {
+                    out.push(media(m).unwrap_or_else(|_| Block::text(media_note(m))));
+                }
                 Part::Media(m) => out.push(media(m)?),
                 _ => {}
             }
@@ -267,13 +291,15 @@ fn media(media: &Media) -> Result<Block<'_>> {
             format_args!("the Messages API takes no {} here", media.media_type),
         )
     };
+    // A common misspelling.
+    let kind = if media.media_type == "image/jpg" { "image/jpeg" } else { &media.media_type };
     let source = match &media.source {
-        MediaSource::Base64(data) => Source::Base64 { media_type: &media.media_type, data },
+        MediaSource::Base64(data) => Source::Base64 { media_type: kind, data },
         MediaSource::Url(url) => Source::Url { url },
         _ => return Err(refuse()),
     };
-    match media.media_type.as_str() {
-        kind if kind.starts_with("image/") => Ok(Block::Image { source }),
+    match kind {
+        "image/jpeg" | "image/png" | "image/gif" | "image/webp" => Ok(Block::Image { source }),
         "application/pdf" => Ok(Block::Document { source, title: media.name.as_deref() }),
         _ => Err(refuse()),
     }
@@ -422,6 +448,79 @@ mod tests {
             json!([{"type": "text", "text": "hello"}]),
             "and no white space at the very end"
         );
+    }
+
+    #[test]
+    fn a_turn_never_ends_in_thoughts() {
+        let own = |data: Value| Replay::new(FAMILY, data);
+        let thought =
+            || Part::Reasoning(Text { text: "hm".into(), replay: Some(own(json!({"signature": "s"}))) });
+        let hidden = || Part::Opaque(own(json!({"type": "redacted_thinking", "data": "x"})));
+        let parts = vec![thought(), Part::text("so"), thought(), hidden()];
+        let alone = Message { role: Role::Assistant, parts: vec![thought(), hidden()] };
+        let r = Request::new(
+            "",
+            [
+                Message::user("a"),
+                Message { role: Role::Assistant, parts },
+                Message::user("b"),
+                alone,
+                Message::user("c"),
+            ],
+        );
+        let m = body(&r)["messages"].clone();
+        let kinds: Vec<_> = m[1]["content"].as_array().unwrap().iter().map(|b| b["type"].clone()).collect();
+        assert_eq!(kinds, ["thinking", "text"]);
+        assert_eq!(m.as_array().unwrap().len(), 3, "nothing is left of thoughts alone: {m}");
+    }
+
+    #[test]
+    fn pictures_of_other_kinds_are_told_of() {
+        let picture = |kind: &str| Media {
+            media_type: kind.into(),
+            source: MediaSource::Base64("QUJD".into()),
+            name: None,
+        };
+        let mut result = ToolResult::new(&call("c"), ToolStatus::Ok, "1");
+        result.media = vec![picture("image/svg+xml")];
+        let user = ["image/bmp", "image/jpg"].map(|kind| Part::Media(picture(kind)));
+        let r = Request::new(
+            "",
+            [
+                Message { role: Role::Assistant, parts: vec![Part::ToolCall(call("c"))] },
+                Message::tool_results([result]),
+                Message { role: Role::User, parts: user.to_vec() },
+            ],
+        );
+        let m = body(&r)["messages"][2]["content"].clone();
+        assert_eq!(m[0]["content"][1], json!({"type": "text", "text": "[image/svg+xml file is not shown]"}));
+        assert_eq!(m[1], json!({"type": "text", "text": "[image/bmp file is not shown]"}));
+        assert_eq!(m[2]["source"]["media_type"], "image/jpeg");
+    }
+
+    #[test]
+    fn sampling_is_sent_only_to_models_that_take_it() {
+        let mut r = Request::new("", [Message::user("x")]);
+        (r.temperature, r.top_p) = (Some(0.5), Some(0.5));
+        for (model, temperature, top_p) in [
+            ("claude-3-5-haiku-latest", true, true),
+            ("claude-sonnet-4-20250514", true, true),
+            ("claude-opus-4-1", true, false),
+            ("claude-sonnet-4-6", true, false),
+            ("claude-opus-4-7", false, false),
+            ("claude-opus-5", false, false),
+        ] {
+            let b: Value = serde_json::from_slice(&encode(&r, model).unwrap()).unwrap();
+            assert_eq!(
+                (b.get("temperature").is_some(), b.get("top_p").is_some()),
+                (temperature, top_p),
+                "{model}"
+            );
+        }
+        r.temperature = None;
+        assert_eq!(body(&r)["top_p"], 0.5);
+        r.tool_choice = ToolChoice::Tool("f".into());
+        assert_eq!(encode(&r, "m").unwrap_err().kind(), ErrorKind::Invalid);
     }
 
     #[test]

@@ -215,10 +215,18 @@ struct Call {
     /// The server's `index`, if it gave one.
     key: Option<u64>,
     id: String,
+    name: String,
     /// Set once the name is known and the part is open.
     part: Option<u32>,
-    /// Arguments that came before the name.
-    early: String,
+    /// All arguments so far.
+    args: String,
+}
+
+impl Call {
+    /// Are its arguments a whole JSON text?
+    fn is_whole(&self) -> bool {
+        serde_json::from_str::<serde::de::IgnoredAny>(&self.args).is_ok()
+    }
 }
 
 /// Decodes one answer of chat completions.
@@ -359,21 +367,22 @@ impl Chat {
                 self.calls.push(Call {
                     key: delta.index.0,
                     id: id.to_owned(),
+                    name: String::new(),
                     part: None,
-                    early: String::new(),
+                    args: String::new(),
                 });
                 self.calls.len() - 1
             }
         };
         let Self { calls, parts, answer_id, keep_reasoning, family, .. } = self;
         let Some(call) = calls.get_mut(at) else { return Ok(()) };
+        call.args.push_str(&arguments);
         match call.part {
             Some(part) => parts.delta(part, &arguments, out),
             None if name.is_empty() => {
                 if call.id.is_empty() {
                     id.clone_into(&mut call.id);
                 }
-                call.early.push_str(&arguments);
             }
             None => {
                 if call.id.is_empty() {
@@ -382,8 +391,8 @@ impl Chat {
                 parts.hush(|closed| replay(*keep_reasoning, family, closed), out);
                 let part = parts.open(PartKind::ToolCall { id: call.id.clone(), name: name.to_owned() }, out);
                 call.part = Some(part);
-                parts.delta(part, &std::mem::take(&mut call.early), out);
-                parts.delta(part, &arguments, out);
+                name.clone_into(&mut call.name);
+                parts.delta(part, &call.args, out);
             }
         }
         Ok(())
@@ -394,9 +403,10 @@ impl Chat {
         let newest = |wanted: &dyn Fn(&Call) -> bool| self.calls.iter().rposition(wanted);
         match key {
             Some(_) => newest(&|c| c.key == key).filter(|at| {
-                let known = self.calls.get(*at).map_or("", |c| c.id.as_str());
-                // An index is used again for another call: a new id that comes with a name.
-                id.is_empty() || name.is_empty() || known.is_empty() || known == id
+                let Some(known) = self.calls.get(*at) else { return false };
+                let same = |old: &str, new: &str| old.is_empty() || new.is_empty() || old == new;
+                // An index is used again for another call: a new id that comes with a name, or another name without an id.
+                if id.is_empty() { same(&known.name, name) } else { name.is_empty() || same(&known.id, id) }
             }),
             None if !id.is_empty() => newest(&|c| c.id == id),
             None if !name.is_empty() => None,
@@ -414,7 +424,7 @@ impl Chat {
                     // Never named: the agent tells the model that there is no such tool.
                     let id = if call.id.is_empty() { mint(&self.answer_id, at) } else { call.id.clone() };
                     let part = self.parts.open(PartKind::ToolCall { id, name: String::new() }, out);
-                    self.parts.delta(part, &call.early, out);
+                    self.parts.delta(part, &call.args, out);
                     part
                 }
             };
@@ -444,6 +454,10 @@ impl Codec for Chat {
             // The server says that it is done, even if it never said why. But an answer without a single chunk is none.
             if !self.any {
                 return Err(failed("the provider says that it is done, without an answer"));
+            }
+            // Nor does it vouch for a tool call that stops before its arguments do: nobody wrote `{}`.
+            if self.finish.is_none() && !self.calls.iter().all(Call::is_whole) {
+                return Err(cut());
             }
             self.complete(out);
             return Ok(());

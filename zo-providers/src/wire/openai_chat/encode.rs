@@ -3,8 +3,8 @@
 use crate::{
     dialect::{Dialect, EffortField, SchemaField, TokensField},
     wire::turns::{
-        Turn, alias, args_object, blank, marked_system, media_note, media_url, merge_extra, result_text,
-        turns,
+        Turn, alias, args_object, blank, check_choice, marked_system, media_note, media_url, merge_extra,
+        result_text, turns,
     },
 };
 use serde::Serialize;
@@ -47,7 +47,7 @@ struct Body<'a> {
 #[derive(Serialize)]
 struct Out<'a> {
     role: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// `null` beside tool calls: some servers refuse a message without the field.
     content: Option<Content<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reasoning_content: Option<String>,
@@ -134,15 +134,27 @@ struct Spec<'a> {
     parameters: &'a Value,
 }
 
-/// The body of a streamed completion of `request` by `model`, for `dialect`; `family` names the replay data that may go back.
+/// The body of a completion of `request` by `model`, for `dialect`; `family` names the replay data that may go back.
+///
+/// OpenAI's models from `gpt-5.4` on call functions over this wire only when they do not reason: with tools on offer they are
+/// sent `reasoning_effort: "none"`, whatever the request's effort ([`Request::extra`] wins, as ever).
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for media that chat completions have no place for; [`ErrorKind::Invalid`] for a conversation
-/// in which nobody says anything.
+/// in which nobody says anything, and for a choice of a tool that is not on offer.
 pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -> Result<Vec<u8>> {
-    let reasons = is_reasoning_model(model);
+    check_choice(request, "openai.encode")?;
     let openai = dialect.effort == EffortField::ReasoningModels;
-    let mut messages = messages(request, dialect, family)?;
+    let reasons = is_reasoning_model(model);
+    let schema = request.output_schema.as_deref();
+    // With tools beside it, the field for a schema may not be there; or there is none.
+    let alone = dialect.schema_alone && schema.is_some();
+    let crowded = alone && !request.tools.is_empty();
+    let ask = schema.filter(|_| crowded || dialect.schema == SchemaField::JsonObject).map(|schema| {
+        format!("Answer with one JSON object that obeys this JSON Schema, and nothing else:\n{schema}")
+    });
+    let stream = !alone || crowded;
+    let messages = messages(request, dialect, family, ask)?;
     if messages.is_empty() {
         return Err(Error::new(
             ErrorKind::Invalid,
@@ -150,7 +162,7 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
             "the request has no message with content",
         ));
     }
-    let response_format = request.output_schema.as_deref().map(|schema| match dialect.schema {
+    let response_format = schema.filter(|_| !crowded).map(|schema| match dialect.schema {
         SchemaField::JsonSchema => {
             let mut spec = json!({ "name": "answer", "schema": schema });
             if let (true, Some(spec)) = (is_strict(schema), spec.as_object_mut()) {
@@ -158,20 +170,19 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
             }
             json!({ "type": "json_schema", "json_schema": spec })
         }
-        SchemaField::JsonObject => {
-            let ask = format!(
-                "Answer with one JSON object that obeys this JSON Schema, and nothing else:\n{schema}"
-            );
-            messages.insert(0, Out::new("system", Some(Content::Text(ask.into()))));
-            json!({ "type": "json_object" })
-        }
+        SchemaField::JsonObject => json!({ "type": "json_object" }),
     });
     let effort = request.effort.as_ref().map(Effort::as_str);
+    let reasoning_effort = match dialect.effort {
+        EffortField::ReasoningEffort => effort,
+        EffortField::ReasoningModels if reasons => openai_effort(request, model),
+        EffortField::ReasoningModels | EffortField::None | EffortField::Reasoning => None,
+    };
     let (max_tokens, max_completion_tokens) = match dialect.tokens {
         TokensField::MaxTokens => (request.max_tokens, None),
         TokensField::MaxCompletionTokens => (None, request.max_tokens),
     };
-    // OpenAI's reasoning models refuse sampling parameters; they have none to set.
+    // OpenAI's reasoning models refuse sampling parameters and stop texts; they have none to set.
     let sampled = !(openai && reasons);
     let body = Body {
         model,
@@ -190,48 +201,59 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
         top_p: request.top_p.filter(|_| sampled),
         max_tokens,
         max_completion_tokens,
-        stop: &request.stop,
+        stop: if sampled { &request.stop } else { &[] },
         response_format,
-        reasoning_effort: effort.filter(|_| match dialect.effort {
-            EffortField::ReasoningEffort => true,
-            EffortField::ReasoningModels => reasons,
-            EffortField::None | EffortField::Reasoning => false,
-        }),
+        reasoning_effort,
         reasoning: effort
             .filter(|_| dialect.effort == EffortField::Reasoning)
             .map(|effort| json!({ "effort": effort })),
-        stream: true,
-        stream_options: dialect.stream_usage.then(|| json!({ "include_usage": true })),
+        stream,
+        stream_options: (stream && dialect.stream_usage).then(|| json!({ "include_usage": true })),
     };
     merge_extra(&body, &request.extra)
         .map_err(|e| Error::new(ErrorKind::Invalid, "openai.encode", format_args!("no JSON: {e}")))
 }
 
-fn messages<'a>(request: &'a Request, dialect: &Dialect, family: &str) -> Result<Vec<Out<'a>>> {
+fn messages<'a>(
+    request: &'a Request,
+    dialect: &Dialect,
+    family: &str,
+    ask: Option<String>,
+) -> Result<Vec<Out<'a>>> {
     let (system, turns) = turns(&request.messages);
     let mut out = Vec::with_capacity(request.messages.len() + 1);
-    if dialect.strict_turns {
-        if !system.is_empty() {
-            out.push(Out::new("system", Some(Content::Text(system.join("\n\n").into()))));
-        }
-    } else {
-        out.extend(system.into_iter().map(|t| Out::new("system", Some(Content::Text(t.into())))));
-    }
-    // Reasoning goes back only within the turn that is still going on: since the human last spoke.
-    let spoke = |(role, parts): &(&Role, Vec<&Part>)| {
-        **role == Role::User && parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
-    };
-    let asked = turns.iter().rposition(|t| matches!(t, Turn::Host { said, .. } if said.iter().any(spoke)));
+    // One system message: many templates take no second one.
+    let told = !system.is_empty();
+    let lead: Vec<&str> = system.into_iter().chain(ask.as_deref()).collect();
+    let lead = (!lead.is_empty()).then(|| lead.join("\n\n"));
+    let lead = lead.map(|text| Out::new("system", Some(Content::Text(text.into()))));
+    let reasoned = if dialect.replay_reasoning { with_tools(&turns) } else { Vec::new() };
     for (at, turn) in turns.into_iter().enumerate() {
         match turn {
             Turn::Model(parts) => {
-                let going_on = dialect.replay_reasoning && asked.is_none_or(|asked| at > asked);
-                out.extend(model_turn(&parts, dialect, family, going_on));
+                let reasoning = reasoned.get(at).is_some_and(|r| *r);
+                out.extend(model_turn(&parts, dialect, family, reasoning));
             }
             Turn::Host { results, said } => host_turn(&results, &said, dialect, &mut out)?,
         }
     }
+    if told || !out.is_empty() {
+        out.splice(0..0, lead);
+    }
     Ok(out)
+}
+
+/// For each turn: was a tool called between the question before it and the one after it?
+fn with_tools(turns: &[Turn<'_>]) -> Vec<bool> {
+    let spoke = |(role, parts): &(&Role, Vec<&Part>)| {
+        **role == Role::User && parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
+    };
+    let asks = |turn: &Turn<'_>| matches!(turn, Turn::Host { said, .. } if said.iter().any(spoke));
+    let calls = |turn: &Turn<'_>| matches!(turn, Turn::Model(parts) if parts.iter().any(|p| matches!(p, Part::ToolCall(_))));
+    turns
+        .chunk_by(|_, next| !asks(next))
+        .flat_map(|span| std::iter::repeat_n(span.iter().any(calls), span.len()))
+        .collect()
 }
 
 fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning: bool) -> Option<Out<'a>> {
@@ -252,8 +274,14 @@ fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning
                 function: Function { name: &call.name, arguments: args_object(&call.args).to_string() },
             }),
             Part::Opaque(replay) if replay.provider == family => {
-                if let Value::Object(fields) = &replay.data {
-                    out.replayed.extend(fields.iter().map(|(k, v)| (k.clone(), v.clone())));
+                for (key, value) in replay.data.as_object().into_iter().flatten() {
+                    match (out.replayed.get_mut(key), value) {
+                        // Messages that became one: their lists become one, too.
+                        (Some(Value::Array(all)), Value::Array(more)) => all.extend(more.iter().cloned()),
+                        _ => {
+                            out.replayed.insert(key.clone(), value.clone());
+                        }
+                    }
                 }
             }
             _ => {}
@@ -264,7 +292,8 @@ fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning
         out.replayed.remove(own);
     }
     out.content = (!blank(&text)).then_some(Content::Text(text));
-    out.reasoning_content = (!thoughts.is_empty()).then_some(thoughts);
+    // Empty where there was none: the field itself is asked for.
+    out.reasoning_content = reasoning.then_some(thoughts);
     (out.content.is_some() || !out.tool_calls.is_empty()).then_some(out)
 }
 
@@ -297,8 +326,10 @@ fn host_turn<'a>(
     if !shown.is_empty() {
         users.push(shown);
     }
+    let mut after_system = false;
     for (role, parts) in said {
-        if **role == Role::System && !dialect.strict_turns {
+        let system = **role == Role::System;
+        if system && dialect.mid_system && !dialect.strict_turns {
             for text in parts.iter().filter_map(|p| p.as_text()).filter(|t| !blank(t)) {
                 flush(&mut users, out);
                 out.push(Out::new("system", Some(Content::Text(text.into()))));
@@ -310,11 +341,7 @@ fn host_turn<'a>(
             match part {
                 Part::Text(t) | Part::Refusal(t) if blank(&t.text) => {}
                 Part::Text(t) | Part::Refusal(t) => pieces.push(Piece::Text {
-                    text: if **role == Role::System {
-                        marked_system(&t.text).into()
-                    } else {
-                        Cow::Borrowed(&t.text)
-                    },
+                    text: if system { marked_system(&t.text).into() } else { Cow::Borrowed(&t.text) },
                 }),
                 Part::Media(media) => pieces.push(piece(media)?),
                 _ => {}
@@ -322,12 +349,20 @@ fn host_turn<'a>(
         }
         match users.last_mut() {
             _ if pieces.is_empty() => {}
-            Some(last) if dialect.strict_turns => {
+            Some(last) if dialect.strict_turns || system || after_system => {
                 last.push(Piece::Text { text: "\n\n".into() });
                 last.append(&mut pieces);
+                after_system = system;
             }
-            _ => users.push(pieces),
+            _ => {
+                users.push(pieces);
+                after_system = system;
+            }
         }
+    }
+    if dialect.strict_turns && !results.is_empty() && !users.is_empty() {
+        // Strict templates let nobody but the assistant follow a tool.
+        out.push(Out::new("assistant", Some(Content::Text("(continued)".into()))));
     }
     flush(&mut users, out);
     Ok(())
@@ -415,6 +450,27 @@ fn is_reasoning_model(model: &str) -> bool {
     o_series || (name.starts_with("gpt-5") && !name.contains("chat"))
 }
 
+/// `N` of OpenAI's `gpt-5.N`, 0 for plain `gpt-5`; `None` for other models.
+fn gpt5_minor(model: &str) -> Option<u32> {
+    let rest = model.rsplit('/').next().unwrap_or(model).strip_prefix("gpt-5")?;
+    let Some(minor) = rest.strip_prefix('.') else { return Some(0) };
+    let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
+    minor.get(..end)?.parse().ok()
+}
+
+/// How one of OpenAI's reasoning models is told to think.
+fn openai_effort<'a>(request: &'a Request, model: &str) -> Option<&'a str> {
+    let minor = gpt5_minor(model);
+    if minor.is_some_and(|n| n >= 4) && !request.tools.is_empty() {
+        return Some("none");
+    }
+    match request.effort.as_ref()? {
+        // Only plain gpt-5 knows "minimal".
+        Effort::Minimal if minor != Some(0) => Some("low"),
+        effort => Some(effort.as_str()),
+    }
+}
+
 /// Does a schema already obey the rules of strict mode: every object closed, every property required? Only then is strict
 /// mode asked for; bending a schema to fit would change what it means.
 fn is_strict(schema: &Value) -> bool {
@@ -498,15 +554,136 @@ mod tests {
         assert_eq!(body(&talk(), "openrouter")["messages"][2]["reasoning_details"], json!([1]));
         let plain = body(&talk(), "openai")["messages"][2].clone();
         assert!(plain.get("reasoning_content").is_none() && plain.get("reasoning_details").is_none());
+        // Of work with tools it goes back for good; "" where there was none; not for plain answers.
         let mut later = talk();
+        later.messages.push(Message { role: Role::Assistant, parts: vec![Part::text("done")] });
         later.messages.push(Message::user("next question"));
-        assert!(body(&later, "deepseek")["messages"][2].get("reasoning_content").is_none());
+        later.messages.push(Message::assistant("plain"));
+        later.messages.push(Message::user("and?"));
+        let sent = body(&later, "deepseek")["messages"].clone();
+        assert_eq!(sent[2]["reasoning_content"], "hm");
+        let said = |text: &str| {
+            sent.as_array()
+                .unwrap()
+                .iter()
+                .find(|m| m["content"] == text)
+                .unwrap()
+                .get("reasoning_content")
+                .cloned()
+        };
+        assert_eq!((said("done"), said("plain")), (Some(json!("")), None));
+    }
+
+    #[test]
+    fn replayed_lists_of_merged_messages_are_joined() {
+        let part = |n: u32| {
+            let details = Part::Opaque(Replay::new("openrouter", json!({"reasoning_details": [n]})));
+            Message { role: Role::Assistant, parts: vec![Part::text("x"), details] }
+        };
+        let r = Request::new("", [Message::user("go"), part(1), part(2)]);
+        assert_eq!(body(&r, "openrouter")["messages"][1]["reasoning_details"], json!([1, 2]));
+    }
+
+    #[test]
+    fn system_text_behind_the_user_goes_into_his_turn() {
+        let r = Request::new(
+            "",
+            [
+                Message::system("a"),
+                Message::system("b"),
+                Message::user("q"),
+                Message::system("fact"),
+                Message::assistant("ok"),
+                Message::system("note"),
+                Message::user("more"),
+                Message::user("still more"),
+            ],
+        );
+        for row in crate::DIALECTS.iter().filter(|d| d.family == crate::Family::Chat && d.id != "openai") {
+            let m = body(&r, row.id)["messages"].clone();
+            assert_eq!(m[0], json!({"role": "system", "content": "a\n\nb"}), "{}", row.id);
+            assert_eq!(
+                m[1],
+                json!({"role": "user", "content": "q\n\n<system>\nfact\n</system>"}),
+                "{}",
+                row.id
+            );
+            let last = m[3]["content"].as_str().unwrap();
+            assert!(last.starts_with("<system>\nnote\n</system>\n\nmore"), "{}: {last}", row.id);
+            assert!(m.as_array().unwrap().iter().skip(1).all(|m| m["role"] != "system"), "{}: {m}", row.id);
+        }
+        let m = body(&r, "openai")["messages"].clone();
+        assert_eq!(
+            (&m[0]["content"], &m[2]),
+            (&json!("a\n\nb"), &json!({"role": "system", "content": "fact"}))
+        );
+        let mut schema = r.clone();
+        schema.output_schema = Some(Arc::new(json!({"type": "object"})));
+        let m = body(&schema, "deepseek")["messages"].clone();
+        assert!(m[0]["content"].as_str().unwrap().contains("JSON Schema") && m[1]["role"] == "user", "{m}");
+    }
+
+    #[test]
+    fn what_openai_models_refuse_is_not_sent() {
+        let row = Dialect::named("openai").unwrap();
+        let of = |r: &Request, model: &str| -> Value {
+            serde_json::from_slice(&encode(r, model, row, "openai").unwrap()).unwrap()
+        };
+        let mut r = Request::new("", [Message::user("x")]);
+        r.effort = Some(Effort::Minimal);
+        r.stop = vec!["END".into()];
+        for (model, effort) in
+            [("gpt-5-mini", "minimal"), ("gpt-5.1", "low"), ("o3-mini", "low"), ("openai/gpt-5.4", "low")]
+        {
+            let b = of(&r, model);
+            assert_eq!(b["reasoning_effort"], effort, "{model}");
+            assert!(b.get("stop").is_none(), "{model}");
+        }
+        assert_eq!(of(&r, "gpt-4.1")["stop"], json!(["END"]));
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        r.effort = Some(Effort::High);
+        assert_eq!(of(&r, "gpt-5.4-mini")["reasoning_effort"], "none");
+        assert_eq!(of(&r, "gpt-5.3")["reasoning_effort"], "high");
+        r.effort = None;
+        assert_eq!(of(&r, "gpt-5.10")["reasoning_effort"], "none");
+        assert!(of(&r, "gpt-5.2").get("reasoning_effort").is_none());
+        r.tool_choice = ToolChoice::Tool("g".into());
+        assert_eq!(encode(&r, "m", row, "openai").unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[test]
+    fn groq_takes_a_schema_alone() {
+        let mut r = Request::new("", [Message::user("x")]);
+        assert_eq!(body(&r, "groq")["stream"], true);
+        r.output_schema = Some(Arc::new(json!({"type": "object"})));
+        let b = body(&r, "groq");
+        assert_eq!((&b["stream"], &b["response_format"]["type"]), (&json!(false), &json!("json_schema")));
+        assert!(b.get("stream_options").is_none());
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        let b = body(&r, "groq");
+        assert!(b["stream"] == true && b.get("response_format").is_none(), "{b}");
+        assert!(b["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"), "{b}");
+        let b = body(&r, "together");
+        assert!(b["stream"] == true && b["response_format"]["type"] == "json_schema", "{b}");
+    }
+
+    #[test]
+    fn a_message_of_calls_alone_has_null_for_content() {
+        let c = call("c1");
+        let said = Message { role: Role::Assistant, parts: vec![Part::ToolCall(c.clone())] };
+        let r = Request::new("", [said, Message::tool_results([ToolResult::new(&c, ToolStatus::Ok, "1")])]);
+        assert_eq!(body(&r, "groq")["messages"][0].get("content"), Some(&Value::Null));
     }
 
     #[test]
     fn strict_turns_keep_system_text_in_front_and_roles_apart() {
         let m = body(&talk(), "mistral")["messages"].clone();
-        assert_eq!(m[5], json!({"role": "user", "content": "<system>\nnote\n</system>"}));
+        assert_eq!(
+            m[5],
+            json!({"role": "assistant", "content": "(continued)"}),
+            "no user right behind a tool"
+        );
+        assert_eq!(m[6], json!({"role": "user", "content": "<system>\nnote\n</system>"}));
         let id = m[3]["tool_call_id"].as_str().unwrap();
         assert_eq!(id.len(), 9);
         assert_eq!(m[2]["tool_calls"][0]["id"], id);
