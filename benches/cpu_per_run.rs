@@ -1,7 +1,7 @@
 //! CPU of one agent run with one tool call (two model calls) over a loopback mock server, beside a loop written by hand with
 //! reqwest and serde_json. Both sides run interleaved in one process on one thread; the server is another process.
 //!
-//! `cargo run --release -p zo-benches --bin cpu_per_run [runs]`
+//! `cargo run --release -p zo-benches --bin cpu_per_run [runs [side]]`; a side by itself (0 to 3) is for profiling.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
@@ -35,8 +35,9 @@ fn main() {
             Side::new("zo"),
             Side::new("zo with its journal in a file"),
         ];
+        let only: Option<usize> = std::env::args().nth(2).map(|n| n.parse().unwrap());
         for round in 0..=ROUNDS {
-            for (at, side) in sides.iter_mut().enumerate() {
+            for (at, side) in sides.iter_mut().enumerate().filter(|(at, _)| only.is_none_or(|o| o == *at)) {
                 let (cpu_then, then) = (cpu(), Instant::now());
                 for i in 0..runs {
                     let text = match at {
@@ -55,6 +56,9 @@ fn main() {
                     );
                 }
             }
+        }
+        if let Some(side) = only.and_then(|at| sides.get(at)) {
+            return println!("{}: {:.1} us CPU, {:.1} us wall", side.name, micros(side.cpu()), micros(side.wall()));
         }
         let [json_cpu, stream_cpu] = [sides[0].cpu(), sides[1].cpu()];
         println!(

@@ -85,6 +85,8 @@ pub(crate) struct Http {
     auth: Auth,
     headers: Vec<(String, Secret)>,
     client: OnceLock<Client>,
+    /// The path that was asked for first, mostly the only one, and its address.
+    url: OnceLock<(Box<str>, Url)>,
 }
 
 impl fmt::Debug for Http {
@@ -104,12 +106,14 @@ impl Http {
             auth,
             headers: Vec::new(),
             client: OnceLock::new(),
+            url: OnceLock::new(),
         }
     }
 
     /// Changes the set-up; the pool is made anew.
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         self.client = OnceLock::new();
+        self.url = OnceLock::new();
         change(&mut self);
         self
     }
@@ -194,6 +198,20 @@ impl Http {
         }
     }
 
+    fn url(&self, op: &'static str, path: &str) -> Result<Url> {
+        if let Some((known, url)) = self.url.get()
+            && **known == *path
+        {
+            return Ok(url.clone());
+        }
+        let url = join(&self.base, path).ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, op, "the base URL is no http or https URL, or has a fragment")
+        })?;
+        // Another path may have been first: then this one is joined each time.
+        let _ = self.url.set((path.into(), url.clone()));
+        Ok(url)
+    }
+
     async fn send_once(
         &self,
         cx: &Cx,
@@ -203,9 +221,7 @@ impl Http {
         body: Option<Bytes>,
     ) -> Result<Response> {
         cx.check(op)?;
-        let url = join(&self.base, path).ok_or_else(|| {
-            Error::new(ErrorKind::Invalid, op, "the base URL is no http or https URL, or has a fragment")
-        })?;
+        let url = self.url(op, path)?;
         let asked = cx.clock().monotonic();
         let mut request = self.client(&url)?.request(method, url).headers(self.headers(op)?);
         if let Some(body) = body {
