@@ -58,7 +58,12 @@ fn main() {
             }
         }
         if let Some(side) = only.and_then(|at| sides.get(at)) {
-            return println!("{}: {:.1} us CPU, {:.1} us wall", side.name, micros(side.cpu()), micros(side.wall()));
+            return println!(
+                "{}: {:.1} us CPU, {:.1} us wall",
+                side.name,
+                micros(side.cpu()),
+                micros(side.wall())
+            );
         }
         let [json_cpu, stream_cpu] = [sides[0].cpu(), sides[1].cpu()];
         println!(
