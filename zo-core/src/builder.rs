@@ -241,7 +241,8 @@ impl ZoBuilder {
         if let Some(memory) = memory.clone().filter(|_| self.memory_tools) {
             skills.push(Arc::new(MemorySkill::new(memory)));
         }
-        if journal.is_on() {
+        let kept = journal.is_on();
+        if kept {
             // A page must fit a result, its last line included.
             skills.push(Arc::new(ReadOutput::new(journal.clone(), self.max_tool_output - 256)));
         }
@@ -272,11 +273,7 @@ impl ZoBuilder {
                 limits: self.limits,
                 max_steps: self.max_steps,
                 run_timeout: self.run_timeout,
-                tools: ToolLimits {
-                    timeout: self.tool_timeout,
-                    max_output: self.max_tool_output,
-                    kept: false,
-                },
+                tools: ToolLimits { timeout: self.tool_timeout, max_output: self.max_tool_output, kept },
                 max_parallel_tools: self.max_parallel_tools,
                 history_tokens: self.history_tokens,
                 recall_limit: self.recall_limit,

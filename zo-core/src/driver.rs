@@ -4,7 +4,7 @@
 use crate::{
     Ask, Machine, Reply, RunEvent, RunId, Step, history,
     journal::{Active, Append, Claim, End, Entry, Header, Whose, has_ended, under_way, unknown_outcome},
-    toolbox::{ToolLimits, Toolbox, clip, output_id},
+    toolbox::{Toolbox, clip, output_id},
     zo::Inner,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
@@ -48,7 +48,6 @@ pub(crate) struct Run {
     /// How many of the request's messages are facts, behind the opening.
     facts: usize,
     toolbox: Arc<Toolbox>,
-    limits: ToolLimits,
     /// Number of the next journal entry.
     next: AtomicU32,
     /// Calls that are on record as begun.
@@ -60,7 +59,6 @@ pub(crate) struct Run {
     /// Calls that were in flight when the run was interrupted.
     in_flight: HashMap<String, Effect>,
     events: Events,
-    ended: bool,
     without_media: bool,
     // Dropped in this order: whoever has the next turn finds the run among the interrupted ones.
     active: Active,
@@ -215,7 +213,6 @@ impl Run {
         request.messages.extend(header.facts.clone());
         request.messages.extend_from_slice(rest);
         request.tools = toolbox.specs().to_vec();
-        let limits = ToolLimits { kept: inner.journal.is_on(), ..inner.config.tools };
         let whose = Whose { conversation: header.conversation.clone(), scope: header.scope.clone() };
         let cx = cx.with(header.scope.clone()).with(whose);
         if inner.config.limits.microusd.is_some()
@@ -241,11 +238,9 @@ impl Run {
             request,
             prefix,
             toolbox,
-            limits,
             next: AtomicU32::new(next),
             in_flight,
             events,
-            ended: false,
             without_media: false,
             active,
             _turn: turn,
@@ -269,9 +264,9 @@ impl Run {
             match self.machine.step() {
                 Step::Model { last } => self.model(last).await?,
                 Step::Tools(calls) => self.tools(calls).await?,
-                Step::Done(_) => return self.done(None).await,
+                Step::Done(_) => self.finish(None, End::Done, true).await?,
             }
-            if self.ended {
+            if self.active.has_ended() {
                 return Ok(self.reply());
             }
         }
@@ -345,30 +340,20 @@ impl Run {
             let mut answer = Accumulator::default();
             let whole = cx
                 .race("zo.model", async {
-                    let mut kinds: Vec<(u32, bool)> = Vec::new();
                     let mut length = 0;
                     while let Some(event) = stream.next().await {
                         let event = event?;
-                        match &event {
-                            StreamEvent::PartStart { index, kind } => match kind {
-                                PartKind::Text | PartKind::Refusal => kinds.push((*index, true)),
-                                PartKind::Reasoning => kinds.push((*index, false)),
-                                _ => {}
-                            },
-                            StreamEvent::Delta { index, text } => {
-                                length += text.len();
-                                match kinds
-                                    .iter()
-                                    .rev()
-                                    .find(|(i, _)| i == index)
-                                    .filter(|_| !text.is_empty())
-                                {
-                                    Some((_, true)) => events.tell(|| RunEvent::Text(text.clone())),
-                                    Some((_, false)) => events.tell(|| RunEvent::Reasoning(text.clone())),
-                                    None => {}
+                        if let StreamEvent::Delta { index, text } = &event {
+                            length += text.len();
+                            match answer.kind(*index).filter(|_| !text.is_empty()) {
+                                Some(PartKind::Text | PartKind::Refusal) => {
+                                    events.tell(|| RunEvent::Text(text.clone()));
                                 }
+                                Some(PartKind::Reasoning) => {
+                                    events.tell(|| RunEvent::Reasoning(text.clone()));
+                                }
+                                _ => {}
                             }
-                            _ => {}
                         }
                         answer.push(event)?;
                         if length > MAX_ANSWER {
@@ -464,7 +449,7 @@ impl Run {
             self.begun.lock().unwrap_or_else(PoisonError::into_inner).insert(call.id.clone());
             self.events.tell(|| RunEvent::ToolStarted(call.clone()));
             let cx = self.cx.clone().with_idempotency_key(output_id(run.as_str(), &call.id));
-            self.toolbox.run(&cx, call, self.limits).await?
+            self.toolbox.run(&cx, call, self.inner.config.tools).await?
         };
         if journal.is_on() {
             let whole = (output.text.len() > result.content.len()).then_some(output.text.as_str());
@@ -473,11 +458,6 @@ impl Run {
         }
         self.events.tell(|| RunEvent::ToolFinished { result: result.clone(), output });
         Ok(result)
-    }
-
-    async fn done(&mut self, last: Option<Entry<'_>>) -> Result<Reply> {
-        self.finish(last, End::Done, true).await?;
-        Ok(self.reply())
     }
 
     /// The calls that may begin at once.
@@ -516,7 +496,7 @@ impl Run {
     async fn fail(&mut self, e: &Error) -> Result<()> {
         let answered = self.machine.has_answer();
         let passing = e.is_retryable() || matches!(e.kind(), ErrorKind::Corrupt | ErrorKind::Exhausted);
-        if self.ended || (answered && passing && self.inner.journal.is_on()) {
+        if self.active.has_ended() || (answered && passing && self.inner.journal.is_on()) {
             return Ok(());
         }
         let (outcome, why) = if e.kind() == ErrorKind::Cancelled {
@@ -548,7 +528,6 @@ impl Run {
             .then(|| Append { conversation: self.header.conversation.clone(), messages: self.messages() });
         let at = self.next.load(Ordering::Relaxed);
         self.inner.end(&self.header.run, at, self.appending, last, outcome, append).await?;
-        self.ended = true;
         self.active.ended();
         Ok(())
     }

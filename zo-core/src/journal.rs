@@ -190,6 +190,10 @@ impl Active {
     pub(crate) fn ended(&mut self) {
         self.ended = true;
     }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended
+    }
 }
 
 impl Drop for Active {

@@ -243,6 +243,11 @@ impl Accumulator {
         Ok(())
     }
 
+    /// What the open part `index` is.
+    pub fn kind(&self, index: u32) -> Option<&PartKind> {
+        self.open.get(&index).map(|(_, kind, _)| kind)
+    }
+
     /// Has the answer ended?
     pub fn is_finished(&self) -> bool {
         self.finish.is_some()
