@@ -8,6 +8,8 @@
 //!   loss after that loses nothing of it, power loss before loses all of it or nothing.
 //! * **Many writers, one sync.** Closures that wait at the same time share one commit. One that fails takes no other
 //!   with it.
+//! * **Waiting is optional.** A write that nobody waits for is [queued](Store::queue) and rides along with a later commit,
+//!   in order: what a crash leaves is a prefix of the queue.
 //! * **Readers never wait.** A [`Snapshot`] is a consistent view that later commits do not change.
 //! * **Said, not lost.** A second process, a newer file, a damaged file, a full disk are errors of their own kind.
 //!
@@ -48,9 +50,11 @@
 mod backup;
 mod fail;
 pub mod fault;
+mod job;
 pub mod key;
 mod open;
 mod options;
+mod queue;
 mod reads;
 mod schema;
 mod snapshot;
@@ -61,6 +65,7 @@ mod writer;
 
 pub use backup::BackupReport;
 pub use options::Options;
+pub use queue::Urgency;
 pub use reads::{Read, Visit};
 pub use redb::{BackendError, StorageBackend};
 pub use snapshot::Snapshot;

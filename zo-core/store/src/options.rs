@@ -15,9 +15,12 @@ pub struct Options {
     pub cache_bytes: usize,
     /// Most writes in one commit. Default 1024.
     pub max_batch: usize,
-    /// Most time that a commit waits for company. Default 250 µs. It waits only when the commit before it was shared, and
-    /// only until as many writes are there again, so a lone writer never waits.
+    /// Most time that a commit waits for company. Default 250 µs. It waits only when urgent writes shared the commit before
+    /// it, and only until as many are there again, so a lone writer never waits.
     pub linger: Duration,
+    /// Most time that a write which is not urgent ([`Urgency::Soon`](crate::Urgency::Soon)) waits before its commit
+    /// begins, unless an earlier commit is still under way. Default 5 ms.
+    pub idle_linger: Duration,
     /// Most writes that wait in the queue; further ones wait for room. Default 16,384.
     pub max_queue: usize,
     /// A file of at most this many bytes is verified, page by page, when it is opened. Default 32 MiB; `u64::MAX` for
@@ -31,6 +34,7 @@ impl Default for Options {
             cache_bytes: 4 << 20,
             max_batch: 1024,
             linger: Duration::from_micros(250),
+            idle_linger: Duration::from_millis(5),
             max_queue: 16_384,
             verify_limit: 32 << 20,
         }
@@ -56,6 +60,13 @@ impl Options {
     #[must_use]
     pub fn linger(mut self, most: Duration) -> Self {
         self.linger = most;
+        self
+    }
+
+    /// Sets [`idle_linger`](Options::idle_linger).
+    #[must_use]
+    pub fn idle_linger(mut self, most: Duration) -> Self {
+        self.idle_linger = most;
         self
     }
 

@@ -1,8 +1,10 @@
 //! The handle.
 
 use crate::{
-    BackupReport, Options, Snapshot, StorageBackend, Table, Tx, fail, open, schema,
-    writer::{Closure, Shared, Writer},
+    BackupReport, Options, Snapshot, StorageBackend, Table, Tx, Urgency, fail,
+    job::{Closure, OP as WRITE},
+    open, schema,
+    writer::{Shared, Writer},
 };
 use redb::{Database, ReadableDatabase};
 use std::{
@@ -99,7 +101,7 @@ impl Store {
     fn start(db: Database, options: Options, path: Option<PathBuf>) -> Result<Self> {
         let db = Arc::new(db);
         let shared = Arc::new(Shared::new(&options));
-        let writer = Writer::new(db.clone(), shared.clone(), options);
+        let writer = Writer::new(db.clone(), shared.clone());
         let thread = thread::Builder::new()
             .name("zo-store".into())
             .spawn(move || writer.run())
@@ -128,15 +130,70 @@ impl Store {
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let shared = &self.0.shared;
-        match shared.room.acquire().await {
-            // The writer gives the room back when it has taken the job.
-            Ok(permit) => permit.forget(),
-            Err(_) => return Err(fail::closed("store.write")),
-        }
-        let (job, answer) = Closure::new(f);
-        shared.push(Box::new(job));
-        answer.await.unwrap_or_else(|_| Err(fail::closed("store.write")))
+        let (reply, answer) = oneshot::channel();
+        // Nobody waits when the future was dropped; the write stands all the same.
+        self.queue(Urgency::Now, f, |result| drop(reply.send(result))).await?;
+        answer.await.unwrap_or_else(|_| Err(fail::closed(WRITE)))
+    }
+
+    /// Queues `work` behind everything queued before it, and resolves as soon as it is in the queue; that waits only while
+    /// the queue is full. `done` is called with the outcome after the commit, when what `work` wrote is durable.
+    ///
+    /// For what must be written but what nobody has to wait for. The order of the queue is the order of the writes,
+    /// whatever their [`Urgency`]: a commit takes along all that was queued before what it was made for, so after a crash
+    /// a prefix of the queue is there. An urgent write that was acknowledged thus stands for every write queued before it;
+    /// but each of those may have failed for reasons of its own, which its `done` is told.
+    ///
+    /// What [`write`](Store::write) says about its closure is true of `work` too. `done` is called once, on the writer
+    /// thread, in the order of the queue; it must be quick and must not wait; a panic in it is contained. It is also called
+    /// when the commit failed. Dropping the last handle commits what is queued and calls `done` before it returns.
+    ///
+    /// ```
+    /// use zo_store::{Store, Table, Urgency};
+    /// const LOG: Table = Table::new("example.log");
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let store = Store::in_memory()?;
+    /// store.queue(Urgency::Soon, |tx| tx.put(LOG, b"1", b"began"), |outcome| assert!(outcome.is_ok())).await?;
+    /// store.write(|tx| tx.put(LOG, b"2", b"promised")).await?; // one commit for both
+    /// assert_eq!(store.sequence(), 1);
+    /// # zo_traits::Result::<()>::Ok(()) }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] when the store is closed. Failures of the write itself go to `done`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future before it resolved queues nothing and never calls `done`; after that the write stands.
+    pub async fn queue<T, F, D>(&self, urgency: Urgency, work: F, done: D) -> Result<()>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        D: FnOnce(Result<T>) + Send + 'static,
+    {
+        let queue = &self.0.shared.queue;
+        // First the room: what was never queued must not be told about.
+        queue.room().await?;
+        queue.push(urgency, Box::new(Closure::new(work, done)));
+        Ok(())
+    }
+
+    /// [`queue`](Store::queue) that never waits, for a drop, a poll function or a `done`: it queues beyond
+    /// [`Options::max_queue`] rather than lose a write. Nothing holds its callers back, so it is not for a stream of
+    /// writes; those who wait for room wait until what exceeds the bound is committed too.
+    pub fn queue_unbounded<T, F, D>(&self, urgency: Urgency, work: F, done: D)
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
+        D: FnOnce(Result<T>) + Send + 'static,
+    {
+        self.0.shared.queue.squeeze(urgency, Box::new(Closure::new(work, done)));
+    }
+
+    /// Commits what is queued without further lingering. It returns at once, and can be called from anywhere, a poll
+    /// function or a `done` included.
+    pub fn hurry(&self) {
+        self.0.shared.queue.hurry();
     }
 
     /// [`write`](Store::write) for callers that are not async. It blocks the thread until the commit is durable: use
@@ -152,7 +209,7 @@ impl Store {
         if thread::current().id() == self.0.writer {
             return Err(Error::new(
                 ErrorKind::Invalid,
-                "store.write",
+                WRITE,
                 "a write closure must not write through the store: use its transaction",
             ));
         }
@@ -255,7 +312,7 @@ impl Handle {
 
     /// Ends the writer thread; returns the database if nobody else holds it.
     fn end(&mut self) -> Option<Database> {
-        self.shared.shut();
+        self.shared.queue.shut();
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
             && thread::current().id() != self.writer

@@ -1,85 +1,24 @@
 //! The one thread that writes: it packs the closures that wait into one durable commit.
 
-use crate::{Options, Table, Tx, fail};
+use crate::{
+    Options, Table, Tx, fail,
+    job::{Job, OP},
+    queue::Queue,
+};
 use redb::Database;
 use std::{
     collections::{HashMap, VecDeque},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Semaphore, oneshot, watch};
-use zo_traits::{Error, ErrorKind, Result};
-
-const OP: &str = "store.write";
-
-/// A closure on its way through the writer.
-pub(crate) trait Job: Send {
-    /// Runs the closure and keeps its result; did it succeed?
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
-
-    /// Tells the caller: its own result, or why the commit that it was in failed.
-    fn settle(self: Box<Self>, failed: Option<&Error>);
-}
-
-pub(crate) struct Closure<T, F> {
-    work: F,
-    result: Option<Result<T>>,
-    reply: oneshot::Sender<Result<T>>,
-}
-
-impl<T, F> Closure<T, F> {
-    pub(crate) fn new(work: F) -> (Self, oneshot::Receiver<Result<T>>) {
-        let (reply, answer) = oneshot::channel();
-        (Self { work, result: None, reply }, answer)
-    }
-}
-
-impl<T: Send, F: FnMut(&mut Tx<'_>) -> Result<T> + Send> Job for Closure<T, F> {
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
-        let result = catch_unwind(AssertUnwindSafe(|| (self.work)(tx))).unwrap_or_else(|panic| {
-            let text = fail::panic_text(&panic);
-            Err(Error::new(
-                ErrorKind::Other("panic".into()),
-                OP,
-                format_args!("the closure panicked: {text}"),
-            ))
-        });
-        let ok = result.is_ok();
-        self.result = Some(result);
-        ok
-    }
-
-    fn settle(self: Box<Self>, failed: Option<&Error>) {
-        let Self { work, result, reply } = *self;
-        // The closure may hold a handle of the store: it goes first, so that a caller who then drops the last one of his
-        // finds the file released.
-        drop(work);
-        let answer = match failed {
-            Some(e) => Err(e.clone()),
-            None => result.unwrap_or_else(|| Err(fail::closed(OP))),
-        };
-        // Nobody waits when the future was dropped; the write stands all the same.
-        let _ = reply.send(answer);
-    }
-}
+use tokio::sync::watch;
+use zo_traits::Error;
 
 /// What handles and the writer thread share.
 pub(crate) struct Shared {
-    queue: Mutex<Queue>,
-    bell: Condvar,
-    /// Room in the queue.
-    pub(crate) room: Semaphore,
+    pub(crate) queue: Queue,
     news: Mutex<News>,
     failed: Mutex<Option<Error>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Box<dyn Job>>,
-    /// The writer sleeps until this many wait: fewer wake-ups than one per job.
-    wake_at: usize,
-    closed: bool,
 }
 
 #[derive(Default)]
@@ -90,35 +29,11 @@ struct News {
 
 impl Shared {
     pub(crate) fn new(options: &Options) -> Self {
-        Self {
-            queue: Mutex::default(),
-            bell: Condvar::new(),
-            room: Semaphore::new(options.max_queue.clamp(1, Semaphore::MAX_PERMITS)),
-            news: Mutex::default(),
-            failed: Mutex::default(),
-        }
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { queue: Queue::new(options), news: Mutex::default(), failed: Mutex::default() }
     }
 
     fn news(&self) -> MutexGuard<'_, News> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn push(&self, job: Box<dyn Job>) {
-        let mut queue = self.queue();
-        queue.jobs.push_back(job);
-        if queue.jobs.len() == queue.wake_at {
-            self.bell.notify_one();
-        }
-    }
-
-    /// Ends the writer once the queue is empty.
-    pub(crate) fn shut(&self) {
-        self.queue().closed = true;
-        self.bell.notify_all();
     }
 
     /// Why nothing can be written any more.
@@ -149,9 +64,6 @@ impl Shared {
 pub(crate) struct Writer {
     db: Arc<Database>,
     shared: Arc<Shared>,
-    options: Options,
-    /// Jobs in the last commit.
-    last: usize,
 }
 
 enum Attempt {
@@ -164,17 +76,14 @@ enum Attempt {
 }
 
 impl Writer {
-    pub(crate) fn new(db: Arc<Database>, shared: Arc<Shared>, options: Options) -> Self {
-        Self { db, shared, options, last: 0 }
+    pub(crate) fn new(db: Arc<Database>, shared: Arc<Shared>) -> Self {
+        Self { db, shared }
     }
 
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(self) {
         let mut batch = VecDeque::new();
-        while self.take(&mut batch) {
-            let taken = batch.len();
-            self.last = taken;
+        while self.shared.queue.take(&mut batch) {
             self.process(&mut batch);
-            self.shared.room.add_permits(taken);
         }
         // The database may have to be released here, when the last handle was dropped on this very thread.
         let db = self.db;
@@ -182,36 +91,6 @@ impl Writer {
             drop(db);
             Ok(())
         });
-    }
-
-    /// Waits for jobs and takes them; `false` at the end.
-    fn take(&self, batch: &mut VecDeque<Box<dyn Job>>) -> bool {
-        let most = self.options.max_batch.max(1);
-        let mut queue = self.shared.queue();
-        while queue.jobs.is_empty() {
-            if queue.closed {
-                return false;
-            }
-            queue.wake_at = 1;
-            queue = self.shared.bell.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
-        // Those who shared the last commit are likely on their way back.
-        let target = self.last.min(most);
-        if target > queue.jobs.len() && !self.options.linger.is_zero() {
-            let until = Instant::now() + self.options.linger;
-            queue.wake_at = target;
-            while queue.jobs.len() < target && !queue.closed {
-                let left = until.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                queue = self.shared.bell.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
-            }
-        }
-        queue.wake_at = 0;
-        let n = queue.jobs.len().min(most);
-        batch.extend(queue.jobs.drain(..n));
-        true
     }
 
     fn process(&self, batch: &mut VecDeque<Box<dyn Job>>) {

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use zo_store::{Options, Scan, Store, Table, fault::FaultDisk};
+use zo_store::{Options, Scan, Store, Table, Urgency, fault::FaultDisk};
 use zo_testkit::kill::Victim;
 use zo_traits::ErrorKind;
 
@@ -183,6 +183,91 @@ fn power_loss_at_any_operation_loses_nothing_acknowledged() {
     }
     println!("{done} power losses, none lost anything; in {partly} an unacknowledged write survived whole");
     assert!(partly > 0, "the cuts never hit a commit in flight");
+}
+
+/// Queues writes of every kind until the power goes and beyond; returns what was reported as durable.
+fn queue_until_power_fails(
+    runtime: &tokio::runtime::Runtime,
+    disk: &FaultDisk,
+    round: u64,
+    after: u64,
+) -> BTreeSet<u64> {
+    let acked = Arc::new(Mutex::new(BTreeSet::new()));
+    let told = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut options = Options::default().idle_linger(Duration::from_millis(round % 3));
+    if round.is_multiple_of(2) {
+        options = options.max_batch(5);
+    }
+    let store = Store::open_with_backend(disk.clone(), options).unwrap();
+    disk.cut_power_after(after);
+    runtime.block_on(async {
+        for n in 0..QUEUED {
+            // Some fail after they wrote, which makes the rest of their batch go again.
+            let fails = n % 31 == 13;
+            let work = move |tx: &mut zo_store::Tx<'_>| {
+                let key = n.to_be_bytes();
+                tx.put(LEFT, &key, &key.repeat((n % 60) as usize))?;
+                tx.put(RIGHT, &key, &key)?;
+                if fails { Err(zo_traits::Error::new(ErrorKind::Invalid, "test", "no")) } else { Ok(()) }
+            };
+            let (acked, told) = (acked.clone(), told.clone());
+            let done = move |result: zo_traits::Result<()>| {
+                assert!(told.lock().unwrap().insert(n), "told twice");
+                if result.is_ok() {
+                    acked.lock().unwrap().insert(n);
+                }
+            };
+            match (n + round) % 9 {
+                0 => store.queue(Urgency::Now, work, done).await.unwrap(),
+                1 => store.queue_unbounded(Urgency::Soon, work, done),
+                _ => store.queue(Urgency::Soon, work, done).await.unwrap(),
+            }
+            match (n * 7 + round) % 40 {
+                0 => store.hurry(),
+                1 => tokio::time::sleep(Duration::from_micros(1500)).await,
+                // The write of nothing waits for all before it.
+                2 if store.write(|_| Ok(())).await.is_err() => {}
+                _ => {}
+            }
+        }
+    });
+    drop(store);
+    let told = Arc::into_inner(told).unwrap().into_inner().unwrap();
+    assert!(told.into_iter().eq(0..QUEUED), "somebody was never told");
+    Arc::into_inner(acked).unwrap().into_inner().unwrap()
+}
+
+const QUEUED: u64 = 200;
+
+#[test]
+fn power_loss_leaves_a_prefix_of_the_queue_and_all_that_was_reported() {
+    let points: u64 = std::env::var("ZO_CRASH_POINTS").ok().and_then(|n| n.parse().ok()).unwrap_or(2000);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (mut round, mut some, mut beyond) = (0, 0, 0);
+    while round * 8 < points {
+        let disk = FaultDisk::new();
+        let acked = queue_until_power_fails(&runtime, &disk, round, round * 11 % 300);
+        for seed in 0..8 {
+            let at = format!("round {round} seed {seed}");
+            let after = FaultDisk::with_image(disk.survivors(round * 8 + seed));
+            let store =
+                Store::open_with_backend(after, Options::default()).unwrap_or_else(|e| panic!("{at}: {e}"));
+            let rows = |table| -> Vec<u64> {
+                let rows = store.read(|s| s.collect(table, &Scan::all())).unwrap();
+                rows.iter().map(|(k, _)| u64::from_be_bytes(k[..].try_into().unwrap())).collect()
+            };
+            let (left, right) = (rows(LEFT), rows(RIGHT));
+            assert_eq!(left, right, "{at}: half of a write is there");
+            let good = (0..QUEUED).filter(|n| n % 31 != 13);
+            assert!(good.take(left.len()).eq(left.iter().copied()), "{at}: not a prefix: {left:?}");
+            assert!(acked.len() <= left.len(), "{at}: reported and lost: {acked:?}, there {left:?}");
+            some += usize::from(!left.is_empty() && left.len() < 150);
+            beyond += usize::from(left.len() > acked.len());
+        }
+        round += 1;
+    }
+    println!("{} power losses; {some} in mid-queue, {beyond} with more than was reported", round * 8);
+    assert!(some > 0 && beyond > 0, "the cuts never hit the queue: {some} {beyond}");
 }
 
 #[test]
