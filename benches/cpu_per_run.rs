@@ -1,119 +1,148 @@
 //! CPU of one agent run with one tool call (two model calls) over a loopback mock server, beside a loop written by hand with
-//! reqwest and serde_json. Both sides run interleaved in one process on one thread; the server is another process.
+//! reqwest and serde_json: one run after the other, and many at once, which share the commits of their journals. All sides run
+//! in turns in one process, on one thread beside the store's own; the server is another process.
 //!
-//! `cargo run --release -p zo-benches --bin cpu_per_run [runs [side]]`; a side by itself (0 to 3) is for profiling.
+//! `cargo run --release -p zo-benches --bin cpu_per_run [runs [side]]`; a side by itself (0 to 4) is for profiling.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use zo_benches::{MockServer, cpu, rss_kib};
+use zo_benches::{MockServer, cpu, cpu_ticks, median, micros, rss_kib};
 use zo_core::{Effect, Zo, providers::OpenAi};
 
 const ROUNDS: usize = 10;
+/// Runs at the same time in the second half.
+const AT_ONCE: usize = 64;
 
 fn main() {
     let server = MockServer::start();
-    let runs: usize = std::env::args().nth(1).map_or(500, |n| n.parse().unwrap());
+    let mut args = std::env::args().skip(1).map(|n| n.parse().expect("a number"));
+    let (runs, only): (usize, Option<usize>) = (args.next().unwrap_or(500), args.next());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let base = format!("http://{}/v1", server.addr);
-        // The same TLS as zo's, though the mock speaks plain HTTP: without one no client can be built.
-        let tls =
-            rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-        let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
-        let plain = agent(&base, None).await;
         let dir = tempfile::tempdir().unwrap();
-        let durable = agent(&base, Some(dir.path().join("bench.zo"))).await;
-
-        let mut sides = [
-            Side::new("raw reqwest, one JSON body"),
-            Side::new("raw reqwest, streamed"),
-            Side::new("zo"),
-            Side::new("zo with its journal in a file"),
+        let file = |name: &str| Some(dir.path().join(name));
+        let all = [
+            Side::new(
+                "raw reqwest, streamed",
+                Does::Raw { client: client(), base: base.clone(), stream: true },
+            ),
+            Side::new(
+                "raw reqwest, one JSON body",
+                Does::Raw { client: client(), base: base.clone(), stream: false },
+            ),
+            Side::new("zo", Does::Zo(agent(&base, None, Effect::Pure).await)),
+            Side::new("zo, file, Pure tool", Does::Zo(agent(&base, file("pure"), Effect::Pure).await)),
+            Side::new(
+                "zo, file, AtMostOnce tool",
+                Does::Zo(agent(&base, file("once"), Effect::AtMostOnce).await),
+            ),
         ];
-        let only: Option<usize> = std::env::args().nth(2).map(|n| n.parse().unwrap());
-        for round in 0..=ROUNDS {
-            for (at, side) in sides.iter_mut().enumerate().filter(|(at, _)| only.is_none_or(|o| o == *at)) {
-                let (cpu_then, then) = (cpu(), Instant::now());
-                for i in 0..runs {
-                    let text = match at {
-                        0 => raw(&client, &base, false).await,
-                        1 => raw(&client, &base, true).await,
-                        2 => plain.ask(format!("{round}/{i}"), "What is 17 plus 23?").await.unwrap().text,
-                        _ => durable.ask(format!("{round}/{i}"), "What is 17 plus 23?").await.unwrap().text,
-                    };
-                    assert!(text.contains("40"), "{text}");
-                }
-                // The first round warms up.
-                if round > 0 {
-                    side.add(
-                        (cpu() - cpu_then) / u32::try_from(runs).unwrap(),
-                        then.elapsed() / u32::try_from(runs).unwrap(),
-                    );
+        println!("one run = 2 model calls + 1 tool; {ROUNDS} rounds of {runs} runs a side; raw = 1");
+        for at_once in [1, AT_ONCE] {
+            let mut sides = all.each_ref().map(|s| Side::new(s.name, s.does.clone()));
+            for round in 0..=ROUNDS {
+                for (_, side) in sides.iter_mut().enumerate().filter(|(at, _)| only.is_none_or(|o| o == *at))
+                {
+                    // The first round warms up.
+                    side.round(&format!("{at_once}/{round}"), runs, at_once, round > 0).await;
                 }
             }
-        }
-        if let Some(side) = only.and_then(|at| sides.get(at)) {
-            return println!(
-                "{}: {:.1} us CPU, {:.1} us wall",
-                side.name,
-                micros(side.cpu()),
-                micros(side.wall())
-            );
-        }
-        let [json_cpu, stream_cpu] = [sides[0].cpu(), sides[1].cpu()];
-        println!(
-            "one run = 2 model calls + 1 tool; median of {ROUNDS} rounds of {runs} runs; RSS {} KiB",
-            rss_kib()
-        );
-        for side in &sides {
-            let cpu = side.cpu();
             println!(
-                "{:32} {:7.1} us CPU  {:7.1} us wall  {:.2}x raw streamed  {:.2}x raw JSON",
-                side.name,
-                micros(cpu),
-                micros(side.wall()),
-                cpu.as_secs_f64() / stream_cpu.as_secs_f64(),
-                cpu.as_secs_f64() / json_cpu.as_secs_f64(),
+                "\n{at_once} at a time, us a run (median of the rounds)            x raw streamed  x raw JSON"
             );
+            let [streamed, json] = [sides[0].cpu(), sides[1].cpu()].map(|d| d.as_secs_f64());
+            for side in sides.iter().filter(|s| !s.cpu.is_empty()) {
+                let cpu = side.cpu();
+                let system = side.ticks.1 as f64 / (side.ticks.0 + side.ticks.1).max(1) as f64;
+                println!(
+                    "{:28} {:7.1} CPU = {:6.1} user + {:6.1} sys, {:7.1} wall  {:5.2}  {:5.2}",
+                    side.name,
+                    micros(cpu),
+                    micros(cpu) * (1.0 - system),
+                    micros(cpu) * system,
+                    micros(median(&side.wall)),
+                    cpu.as_secs_f64() / streamed,
+                    cpu.as_secs_f64() / json,
+                );
+            }
         }
+        println!("\nRSS {} KiB", rss_kib());
     });
+}
+
+#[derive(Clone)]
+enum Does {
+    Raw { client: reqwest::Client, base: String, stream: bool },
+    Zo(Zo),
+}
+
+impl Does {
+    async fn run(&self, conversation: String) {
+        let text = match self {
+            Self::Raw { client, base, stream } => raw(client, base, *stream).await,
+            Self::Zo(zo) => zo.ask(conversation, "What is 17 plus 23?").await.unwrap().text,
+        };
+        assert!(text.contains("40"), "{text}");
+    }
 }
 
 struct Side {
     name: &'static str,
+    does: Does,
     cpu: Vec<Duration>,
     wall: Vec<Duration>,
+    /// Of all its rounds, user and system.
+    ticks: (u64, u64),
 }
 
 impl Side {
-    fn new(name: &'static str) -> Self {
-        Self { name, cpu: Vec::new(), wall: Vec::new() }
+    fn new(name: &'static str, does: Does) -> Self {
+        Self { name, does, cpu: Vec::new(), wall: Vec::new(), ticks: (0, 0) }
     }
-    fn add(&mut self, cpu: Duration, wall: Duration) {
-        self.cpu.push(cpu);
-        self.wall.push(wall);
+
+    async fn round(&mut self, name: &str, runs: usize, at_once: usize, counts: bool) {
+        let (cpu_then, ticks_then, then) = (cpu(), cpu_ticks(), Instant::now());
+        if at_once == 1 {
+            for i in 0..runs {
+                self.does.run(format!("{name}/{i}")).await;
+            }
+        } else {
+            let mut tasks = tokio::task::JoinSet::new();
+            for task in 0..at_once {
+                let (does, name) = (self.does.clone(), name.to_owned());
+                tasks.spawn(async move {
+                    for i in (task..runs).step_by(at_once) {
+                        does.run(format!("{name}/{i}")).await;
+                    }
+                });
+            }
+            tasks.join_all().await;
+        }
+        if counts {
+            let runs = u32::try_from(runs).unwrap();
+            self.wall.push(then.elapsed() / runs);
+            self.cpu.push((cpu() - cpu_then) / runs);
+            let ticks = cpu_ticks();
+            self.ticks.0 += ticks.0 - ticks_then.0;
+            self.ticks.1 += ticks.1 - ticks_then.1;
+        }
     }
+
     fn cpu(&self) -> Duration {
-        median(&self.cpu)
-    }
-    fn wall(&self) -> Duration {
-        median(&self.wall)
+        if self.cpu.is_empty() { Duration::ZERO } else { median(&self.cpu) }
     }
 }
 
-fn median(all: &[Duration]) -> Duration {
-    let mut all = all.to_vec();
-    all.sort();
-    all[all.len() / 2]
-}
-
-fn micros(d: Duration) -> f64 {
-    d.as_secs_f64() * 1e6
+fn client() -> reqwest::Client {
+    // The same TLS as zo's, though the mock speaks plain HTTP: without one no client can be built.
+    let tls = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap()
 }
 
 fn schema() -> Value {
@@ -121,7 +150,7 @@ fn schema() -> Value {
         "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}})
 }
 
-async fn agent(base: &str, file: Option<std::path::PathBuf>) -> Zo {
+async fn agent(base: &str, file: Option<std::path::PathBuf>, effect: Effect) -> Zo {
     let add = zo_testkit::tool("add", |_, call| async move {
         Ok((call.args["a"].as_i64().unwrap() + call.args["b"].as_i64().unwrap()).into())
     });
@@ -129,7 +158,7 @@ async fn agent(base: &str, file: Option<std::path::PathBuf>) -> Zo {
         .provider(OpenAi::compatible("mock", base, None).default_model("mock"))
         .memory_tools(false)
         .recall_limit(0)
-        .skill(add.schema(schema()).effect(Effect::Pure));
+        .skill(add.schema(schema()).effect(effect));
     if let Some(file) = file {
         builder = builder.file(file);
     }

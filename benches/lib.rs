@@ -1,11 +1,14 @@
-//! What the benches share: a mock of a model server on loopback, and a reading of what this process has used.
+//! What the benches share: a mock of a model server on loopback, a reading of what this process has used, and a little
+//! statistics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::fs::FileExt,
+    path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Environment variable that turns a bench program into the mock server of its parent.
@@ -143,6 +146,54 @@ pub fn cpu() -> Duration {
         text.split(' ').next()?.parse::<u64>().ok()
     });
     Duration::from_nanos(nanos.sum())
+}
+
+/// How much of this process's CPU time was spent in its own code and how much in the kernel, in clock ticks. Coarse: good for
+/// a ratio over seconds, while [`cpu`] is exact.
+pub fn cpu_ticks() -> (u64, u64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    // The name of the program, in brackets, may hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    (fields[11].parse().unwrap(), fields[12].parse().unwrap())
+}
+
+/// The middle one.
+pub fn median<T: Copy + Ord>(all: &[T]) -> T {
+    percentile(all, 50)
+}
+
+/// The value that `p` of a hundred do not exceed.
+pub fn percentile<T: Copy + Ord>(all: &[T], p: usize) -> T {
+    let mut all = all.to_vec();
+    all.sort_unstable();
+    all[(all.len() * p / 100).min(all.len() - 1)]
+}
+
+/// The time in microseconds.
+pub fn micros(d: Duration) -> f64 {
+    d.as_secs_f64() * 1e6
+}
+
+/// The slope of the line through these points that has the least squares.
+pub fn slope(points: &[(f64, f64)]) -> f64 {
+    let n = points.len() as f64;
+    let (mx, my) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
+    let top: f64 = points.iter().map(|p| (p.0 - mx) * (p.1 - my)).sum();
+    top / points.iter().map(|p| (p.0 - mx).powi(2)).sum::<f64>()
+}
+
+/// What the disk of `dir` takes to write 4 KiB over what is there and to sync them (`fdatasync`), 200 times.
+pub fn syncs(dir: &Path) -> Vec<Duration> {
+    let mut file = std::fs::File::create(dir.join("sync-probe")).unwrap();
+    file.write_all(&[1; 1 << 20]).unwrap();
+    file.sync_all().unwrap();
+    let each = |i: u64| {
+        let then = Instant::now();
+        file.write_all_at(&[i as u8; 4096], i % 256 * 4096).unwrap();
+        file.sync_data().unwrap();
+        then.elapsed()
+    };
+    (0..200).map(each).collect()
 }
 
 /// Resident memory of this process in KiB.

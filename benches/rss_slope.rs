@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::json;
-use zo_benches::rss_kib;
+use zo_benches::{rss_kib, slope};
 use zo_core::{Effect, Role, Zo};
 use zo_testkit::{Scripted, Turn, tool};
 
@@ -33,12 +33,8 @@ async fn main() {
             println!("{:>8} turns  {:>7} KiB", turn + 1, rss_kib());
         }
     }
-    // Least squares over the second half: caches have filled by then.
-    let tail = &samples[samples.len() / 2..];
-    let n = tail.len() as f64;
-    let (mx, my) =
-        (tail.iter().map(|s| s.0 as f64).sum::<f64>() / n, tail.iter().map(|s| s.1 as f64).sum::<f64>() / n);
-    let top: f64 = tail.iter().map(|s| (s.0 as f64 - mx) * (s.1 as f64 - my)).sum();
-    let bottom: f64 = tail.iter().map(|s| (s.0 as f64 - mx).powi(2)).sum();
-    println!("slope over the second half: {:.2} bytes a turn", top / bottom * 1024.0);
+    // Caches have filled by the second half.
+    let tail: Vec<(f64, f64)> =
+        samples[samples.len() / 2..].iter().map(|s| (s.0 as f64, s.1 as f64)).collect();
+    println!("slope over the second half: {:.2} bytes a turn", slope(&tail) * 1024.0);
 }

@@ -1,20 +1,29 @@
 //! Putting an agent together: every part has a default, and each can be replaced by anything that implements its trait.
 
 use crate::{
-    Zo,
+    LoopPolicy, Permissions, Persona, Preset, Zo,
+    admission::{self, Admission},
+    agents::Agents,
     builtin::{MemorySkill, ReadOutput},
-    journal::Journal,
-    toolbox::ToolLimits,
-    zo::{Config, Conversations, Inner},
+    context::estimate::Estimator,
+    delegate::Delegate,
+    driver::Frames,
+    inner::{Character, Config, Conversations, Inner},
+    journal::{Journal, Probe},
+    ledger::Ledgers,
+    permission,
+    rules::{self, RulesSkill},
+    toolbox::{READ_OUTPUT, ToolLimiter, ToolLimits},
 };
 use std::{
+    collections::{BTreeMap, HashMap},
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 use zo_store::Store;
 use zo_traits::{
-    Clock, Cx, Error, ErrorKind, Limits, MemoryStore, Provider, Result, Scope, Skill, Transcript,
+    Clock, Cx, Error, ErrorKind, Limits, MemoryStore, Price, Provider, Result, Scope, Skill, Transcript,
 };
 
 /// Builds a [`Zo`]. Every setting has a default:
@@ -28,7 +37,15 @@ use zo_traits::{
 /// | [`tool_timeout`](ZoBuilder::tool_timeout) | 2 minutes a tool call |
 /// | [`max_parallel_tools`](ZoBuilder::max_parallel_tools) | 8 |
 /// | [`max_tool_output`](ZoBuilder::max_tool_output) | 32 KiB of one result reach the model at once; with a file it can read on |
-/// | [`history_tokens`](ZoBuilder::history_tokens) | about 24,000 tokens of the conversation reach the model |
+/// | [`history_tokens`](ZoBuilder::history_tokens) | beyond about 24,000 tokens, what is old in a conversation becomes a summary |
+/// | [`context_tokens`](ZoBuilder::context_tokens) | what the model's window holds, as far as it is known; else 100,000 |
+/// | [`summaries`](ZoBuilder::summaries) | written by the model; put together from sentences where it is the offline one |
+/// | [`permissions`](ZoBuilder::permissions) | every tool may be used |
+/// | [`loops`](ZoBuilder::loops) | a word to the model at the third equal call with an equal result, the end at the sixth |
+/// | [`max_parallel_models`](ZoBuilder::max_parallel_models) | 64 model calls at the same time, fewer when the provider says so |
+/// | [`max_wait`](ZoBuilder::max_wait) | a rate limit is waited out for up to a minute |
+/// | [`rule_tools`](ZoBuilder::rule_tools) | standing instructions are the host's: the model has no tools for them |
+/// | [`resume_on_start`](ZoBuilder::resume_on_start) | off |
 /// | [`keep_runs`](ZoBuilder::keep_runs) | the records of the last 1,000 finished runs |
 #[derive(Debug)]
 #[must_use = "a builder does nothing until `build`"]
@@ -45,14 +62,26 @@ pub struct ZoBuilder {
     memory_tools: bool,
     scope: Scope,
     limits: Limits,
+    permissions: Option<Permissions>,
+    approval_timeout: Option<Duration>,
+    prices: HashMap<String, Price>,
+    personas: Vec<Persona>,
+    loops: LoopPolicy,
+    rule_tools: bool,
+    resume_on_start: bool,
     max_steps: u32,
+    max_parallel_models: usize,
+    max_wait: Duration,
     run_timeout: Option<Duration>,
     tool_timeout: Duration,
     max_parallel_tools: usize,
     max_tool_output: usize,
     history_tokens: usize,
+    context_tokens: Option<u64>,
+    summaries: Option<bool>,
     recall_limit: usize,
     keep_runs: u64,
+    probe: Probe,
 }
 
 impl Default for ZoBuilder {
@@ -70,14 +99,26 @@ impl Default for ZoBuilder {
             memory_tools: true,
             scope: Scope::new("default"),
             limits: Limits::none(),
+            permissions: None,
+            approval_timeout: None,
+            prices: HashMap::new(),
+            personas: Vec::new(),
+            loops: LoopPolicy::default(),
+            rule_tools: false,
+            resume_on_start: false,
             max_steps: 32,
+            max_parallel_models: admission::DEFAULT_MAX,
+            max_wait: Duration::from_secs(60),
             run_timeout: None,
             tool_timeout: Duration::from_secs(120),
             max_parallel_tools: 8,
             max_tool_output: 32 * 1024,
             history_tokens: 24_000,
+            context_tokens: None,
+            summaries: None,
             recall_limit: 6,
             keep_runs: 1_000,
+            probe: Probe::default(),
         }
     }
 }
@@ -156,9 +197,69 @@ impl ZoBuilder {
         self
     }
 
-    /// Allowance of each run.
+    /// Allowance of each run, everything that it starts included. With a file, a restart does not refill it. What is used up
+    /// is an error of kind [`ErrorKind::Denied`] that says what was spent on what.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// What a model costs, where the provider does not know or is wrong.
+    pub fn price(mut self, model: impl Into<String>, price: Price) -> Self {
+        self.prices.insert(model.into(), price);
+        self
+    }
+
+    /// What tools may do: which calls are allowed, which are refused, and which wait for an approval. A tool that can never be
+    /// allowed is not offered to the model at all.
+    pub fn permissions(mut self, permissions: Permissions) -> Self {
+        self.permissions = Some(permissions);
+        self
+    }
+
+    /// How long a call waits for an approval before it counts as refused. For ever by default.
+    pub fn approval_timeout(mut self, d: Duration) -> Self {
+        self.approval_timeout = Some(d);
+        self
+    }
+
+    /// Somebody else that the agent can speak as ([`Ask::persona`](crate::Ask::persona)). One with a description is a tool
+    /// as well, `ask_<name>`, by which the model hands it a task.
+    pub fn persona(mut self, persona: Persona) -> Self {
+        self.personas.push(persona);
+        self
+    }
+
+    /// What is done about a model that makes the same call with the same result over and over.
+    pub fn loops(mut self, policy: LoopPolicy) -> Self {
+        self.loops = policy;
+        self
+    }
+
+    /// Whether the model gets tools to keep [standing instructions](Zo::rules) for its user. They need a file. Off by default:
+    /// tools cost tokens in every request.
+    pub fn rule_tools(mut self, on: bool) -> Self {
+        self.rule_tools = on;
+        self
+    }
+
+    /// Whether runs that were interrupted go on by themselves as soon as the agent is built. Follow them with
+    /// [`running`](Zo::running) and [`attach`](Zo::attach). Host values for tools are not there then.
+    pub fn resume_on_start(mut self, on: bool) -> Self {
+        self.resume_on_start = on;
+        self
+    }
+
+    /// Most model calls at the same time, of all runs together, at least one. A provider that refuses some for their number
+    /// is given fewer.
+    pub fn max_parallel_models(mut self, n: usize) -> Self {
+        self.max_parallel_models = n;
+        self
+    }
+
+    /// Longest time that a rate limit is waited out; then it is the run's error.
+    pub fn max_wait(mut self, d: Duration) -> Self {
+        self.max_wait = d;
         self
     }
 
@@ -193,15 +294,37 @@ impl ZoBuilder {
         self
     }
 
-    /// About how many tokens of the conversation so far reach the model.
+    /// About how many tokens of the conversation so far reach the model. Where it is longer, its older part becomes a summary;
+    /// what is kept stays whole.
     pub fn history_tokens(mut self, n: usize) -> Self {
         self.history_tokens = n;
+        self
+    }
+
+    /// About how many tokens a request may have, where that is less than the model's window or the window is not known.
+    pub fn context_tokens(mut self, n: u64) -> Self {
+        self.context_tokens = Some(n);
+        self
+    }
+
+    /// Whether summaries of old parts of a conversation are written by the model, which costs a call, or put together from
+    /// sentences, which costs nothing.
+    pub fn summaries(mut self, by_model: bool) -> Self {
+        self.summaries = Some(by_model);
         self
     }
 
     /// Most memories that are recalled for a turn and shown to the model; 0 for none.
     pub fn recall_limit(mut self, n: usize) -> Self {
         self.recall_limit = n;
+        self
+    }
+
+    /// For crash tests: is told of every write to the journal, by the kind of its entry, before it is queued (`queue`), after
+    /// (`queued`), and when it is durable (`durable`, on the store's thread).
+    #[doc(hidden)]
+    pub fn probe(mut self, probe: impl Fn(&'static str, &'static str) + Send + Sync + 'static) -> Self {
+        self.probe = Probe(Some(Arc::new(probe)));
         self
     }
 
@@ -232,7 +355,10 @@ impl ZoBuilder {
             (None, Some(path)) => Some(Store::open(path)?),
             (None, None) => None,
         };
-        let journal = Arc::new(Journal::open(store.clone(), self.keep_runs).await?);
+        let journal = Arc::new(Journal::open(store.clone(), self.keep_runs, self.probe).await?);
+        if let Some(store) = &store {
+            rules::open(store).await?;
+        }
         let own_transcript = self.transcript.is_none() && store.is_some();
         let (memory, transcript) = parts(store.clone(), self.memory, self.transcript).await?;
         let chosen = choose(&cx, self.provider).await?;
@@ -242,6 +368,25 @@ impl ZoBuilder {
             skills.push(Arc::new(MemorySkill::new(memory)));
         }
         let kept = journal.is_on();
+        if let Some(store) = journal.store().filter(|_| self.rule_tools) {
+            skills.push(Arc::new(RulesSkill::new(store.clone())));
+        }
+        let late = Arc::new(OnceLock::new());
+        let mut personas = BTreeMap::new();
+        for persona in &self.personas {
+            persona.check()?;
+            let character = Character { permissions: permissions_of(persona)?, persona: persona.clone() };
+            if personas.insert(persona.name.clone(), character).is_some() {
+                let message = format_args!("two personas are named {:?}; rename one", persona.name);
+                return Err(Error::new(ErrorKind::Conflict, "zo.build", message));
+            }
+        }
+        if let Some(permissions) = &self.permissions {
+            permissions.check()?;
+        }
+        if let Some(delegate) = Delegate::new(&self.personas, late.clone()) {
+            skills.push(Arc::new(delegate));
+        }
         if kept {
             // A page must fit a result, its last line included.
             skills.push(Arc::new(ReadOutput::new(journal.clone(), self.max_tool_output - 256)));
@@ -255,34 +400,103 @@ impl ZoBuilder {
                 format_args!("two skills are named {twice:?}; rename one"),
             ));
         }
-        let zo = Zo(Arc::new(Inner {
+        // Sentences are all that the offline provider could make of it.
+        let by_model = self.summaries.unwrap_or_else(|| chosen.provider.id() != "offline");
+        let inner = Arc::new(Inner {
             provider: chosen.provider,
             memory,
             transcript,
+            ledgers: Ledgers::new(store.clone()),
             journal,
             skills,
             store,
             clock: self.clock,
             conversations: Conversations::default(),
             toolbox: Mutex::default(),
+            tool_limiter: Arc::new(ToolLimiter::default()),
+            admission: Admission::new(self.max_parallel_models),
+            estimator: Estimator::default(),
+            frames: Frames::default(),
+            setups: Mutex::default(),
+            budgets: Mutex::default(),
+            ram_compactions: Mutex::default(),
+            personas,
             config: Config {
                 model: self.model.unwrap_or(chosen.model),
                 why: chosen.why,
-                system: self.system,
+                system: self.system.map(Into::into),
                 scope: self.scope,
                 limits: self.limits,
+                permissions: self.permissions,
+                approval_timeout: self.approval_timeout,
+                prices: self.prices,
+                loops: self.loops,
                 max_steps: self.max_steps,
+                max_wait: self.max_wait,
                 run_timeout: self.run_timeout,
                 tools: ToolLimits { timeout: self.tool_timeout, max_output: self.max_tool_output, kept },
                 max_parallel_tools: self.max_parallel_tools,
                 history_tokens: self.history_tokens,
+                context_tokens: self.context_tokens,
+                plain_summaries: !by_model,
                 recall_limit: self.recall_limit,
                 own_transcript,
             },
-        }));
+        });
+        let _ = late.set(Arc::downgrade(&inner));
         // Now rather than at the first question.
-        zo.0.toolbox()?;
+        inner.toolbox()?;
+        let zo = Zo { inner, agents: Arc::new(Agents::default()) };
+        if self.resume_on_start {
+            for run in zo.unfinished()? {
+                // A child goes on with its parent, and what waits for a person goes on with him.
+                let by_itself = run.damaged.is_none() && run.parent.is_none() && run.approvals.is_empty();
+                if by_itself && let Err(e) = zo.spawn_resumed(&Cx::new(""), &run.run).await {
+                    // One that cannot go on is in nobody's way, and stays on the list.
+                    tracing::warn!(run = run.run.as_str(), error = %e, "an interrupted run could not be resumed");
+                }
+            }
+        }
         Ok(zo)
+    }
+}
+
+/// What a persona may do, where it is not what its parent may.
+fn permissions_of(persona: &Persona) -> Result<Option<Permissions>> {
+    if persona.preset.is_none() && persona.scopes.is_empty() {
+        return Ok(None);
+    }
+    let mut permissions = match &persona.preset {
+        Some(name) => Permissions::preset(preset(name)?),
+        None => Permissions::default().scopes(Vec::<String>::new()),
+    };
+    for scope in &persona.scopes {
+        permissions = permissions.scope(scope);
+    }
+    if persona.preset.as_deref().map(preset).transpose()? != Some(Preset::ChatOnly) {
+        // The agent's own tools reach nothing but its own memory of its user.
+        for tool in ["remember", "recall", "forget", "use_skill", READ_OUTPUT] {
+            permissions = permissions.rule(permission::Rule::allow().tool(tool));
+        }
+    }
+    permissions.check()?;
+    Ok(Some(permissions))
+}
+
+/// A preset by its name, however its words are joined.
+fn preset(name: &str) -> Result<Preset> {
+    match name.to_lowercase().replace([' ', '-'], "_").as_str() {
+        "all_access" => Ok(Preset::AllAccess),
+        "workspace" => Ok(Preset::Workspace),
+        "read_only" => Ok(Preset::ReadOnly),
+        "chat_only" => Ok(Preset::ChatOnly),
+        _ => Err(Error::new(
+            ErrorKind::Invalid,
+            "zo.build",
+            format_args!(
+                "there is no preset {name:?}; there are all_access, workspace, read_only and chat_only"
+            ),
+        )),
     }
 }
 

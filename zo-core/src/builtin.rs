@@ -1,7 +1,7 @@
 //! The skills that the agent itself brings: memory, activation of skills, and reading on in a long tool output.
 
 use crate::{
-    journal::{Journal, Whose},
+    journal::{Journal, Whose, outputs},
     toolbox::READ_OUTPUT,
 };
 use serde_json::{Value, json};
@@ -199,8 +199,11 @@ impl Skill for ReadOutput {
     async fn call(&self, cx: &Cx, call: &ToolCall) -> Result<ToolOutput> {
         let id = call.args.get("id").and_then(Value::as_str).unwrap_or_default();
         let offset = call.args.get("offset").and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+        // It may be on its way to the disk.
+        self.journal.settled().await?;
         let mine = cx.get::<Whose>().ok_or_else(|| no_tool("read_output outside a run"))?;
-        let (page, next, rest) = self.journal.output(id, offset.unwrap_or(0), self.page, mine)?;
+        let (page, next, rest) =
+            outputs::read(self.journal.store(), id, offset.unwrap_or(0), self.page, mine)?;
         Ok(ToolOutput::text(if rest == 0 {
             format!("{page}\n[end of the output]")
         } else {

@@ -47,24 +47,55 @@
 //! Tokio, with its time driver. Tools are spawned onto it; everything else runs in the caller's task.
 #![forbid(unsafe_code)]
 
+mod admission;
+mod agents;
+mod approval;
+mod ask;
 mod builder;
 mod builtin;
+mod context;
+mod delegate;
+mod digest;
 mod driver;
 mod event;
 mod history;
+mod inner;
 mod journal;
+mod lanes;
+mod ledger;
+mod loops;
 mod machine;
+pub mod normal;
+pub mod permission;
+mod persona;
+mod pooled;
+mod records;
+mod replay;
+mod rules;
 pub mod schema;
 mod stream;
+mod structured;
 mod toolbox;
+pub mod trace;
 mod zo;
 
+pub use agents::{Agent, Spawned};
+pub use approval::{Approval, Decision};
+pub use ask::Ask;
 pub use builder::ZoBuilder;
+pub use context::record::{Compaction, Method};
 pub use driver::MEMORIES_HEADING;
-pub use event::{Reply, RunEvent, RunId, Unfinished};
-pub use machine::{INVALID_NAME, MAX_CALLS, Machine, STEP_LIMIT, Step};
+pub use event::{Cursor, PARKED, Reply, RunEvent, RunId, Unfinished};
+pub use ledger::Ledger;
+pub use loops::LoopPolicy;
+pub use machine::{INVALID_NAME, LOOP, MAX_CALLS, Machine, STEP_LIMIT, Step};
+pub use permission::{Permissions, Preset, Verdict};
+pub use persona::{Persona, Personas};
+pub use pooled::POOLED_ASK;
+pub use replay::{ReplayStep, RunReplay};
+pub use rules::{Rule, RuleId};
 pub use stream::RunStream;
-pub use zo::{Ask, Zo};
+pub use zo::Zo;
 pub use zo_store as store;
 pub use zo_traits::*;
 

@@ -7,6 +7,11 @@
 //! It promises that at every moment [`Machine::close`] leaves messages in which each tool call has exactly one result, in
 //! call order, directly after the message that made the calls.
 
+use crate::{
+    LoopPolicy,
+    loops::{self, Loops, Verdict},
+    normal,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use zo_traits::{
@@ -18,7 +23,7 @@ use zo_traits::{
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
-    /// Ask the model, then feed [`Machine::model`]. With `last`, the step limit is reached: offer no tools.
+    /// Ask the model, then feed [`Machine::model`]. With `last`, the run is at its end: allow no tools.
     Model {
         /// No further step will follow.
         last: bool,
@@ -41,6 +46,16 @@ pub struct Machine {
     text: String,
     /// Tool call ids in use, those of the conversation before this run included.
     ids: HashSet<String>,
+    #[serde(default)]
+    loop_policy: LoopPolicy,
+    #[serde(default)]
+    loops: Loops,
+    /// The last number that was put behind an id to make it unique.
+    #[serde(default)]
+    renamed: u64,
+    /// The model goes round in circles: its next answer is the last.
+    #[serde(default)]
+    circling: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,9 +78,20 @@ impl Machine {
             usage: Usage::default(),
             text: String::new(),
             ids: HashSet::new(),
+            loop_policy: LoopPolicy::default(),
+            loops: Loops::default(),
+            circling: false,
+            renamed: 0,
         };
         machine.reserve_ids(history);
         machine
+    }
+
+    /// What is done about a model that makes the same call with the same result over and over.
+    #[must_use]
+    pub fn with_loop_policy(mut self, policy: LoopPolicy) -> Self {
+        self.loop_policy = policy;
+        self
     }
 
     /// Keeps the ids of the tool calls in `history` out of this run, as [`new`](Machine::new) does.
@@ -76,7 +102,9 @@ impl Machine {
     /// What to do next. Asking changes nothing.
     pub fn step(&self) -> Step {
         match &self.phase {
-            Phase::Model => Step::Model { last: self.steps.saturating_add(1) >= self.max_steps },
+            Phase::Model => {
+                Step::Model { last: self.circling || self.steps.saturating_add(1) >= self.max_steps }
+            }
             Phase::Tools { calls, results } => {
                 let open = calls.iter().zip(results).filter(|(_, r)| r.is_none());
                 Step::Tools(open.map(|(c, _)| c.clone()).collect())
@@ -112,9 +140,10 @@ impl Machine {
         if !empty {
             self.messages.push(message);
         }
-        let over = self.steps >= self.max_steps;
+        let over = self.circling || self.steps >= self.max_steps;
         self.phase = match finish {
             FinishReason::Pause if calls.is_empty() && !over => Phase::Model,
+            _ if calls.is_empty() && self.circling => Phase::Done(FinishReason::Other(LOOP.into())),
             finish if calls.is_empty() => Phase::Done(finish),
             // The last argument may be cut in the middle of its meaning, even where it is valid JSON.
             FinishReason::Length | FinishReason::ContentFilter | FinishReason::Refusal => {
@@ -125,12 +154,13 @@ impl Machine {
             }
             _ if over => {
                 calls.append(&mut surplus);
-                self.answer_all(
-                    &calls,
-                    ToolStatus::Cancelled,
-                    "not run: the step limit of this run is reached",
-                );
-                Phase::Done(FinishReason::Other(STEP_LIMIT.into()))
+                let (why, reason) = if self.circling {
+                    ("not run: this run was going round in circles and is over", LOOP)
+                } else {
+                    ("not run: the step limit of this run is reached", STEP_LIMIT)
+                };
+                self.answer_all(&calls, ToolStatus::Cancelled, why);
+                Phase::Done(FinishReason::Other(reason.into()))
             }
             _ => {
                 let mut results = vec![None; calls.len()];
@@ -157,10 +187,37 @@ impl Machine {
             _ => return Err(out_of_turn(format_args!("a result for call {:?}", result.id))),
         }
         if results.iter().all(Option::is_some) {
-            let results = std::mem::take(results);
-            self.messages.push(Message::tool_results(results.into_iter().flatten()));
+            let mut results: Vec<ToolResult> = std::mem::take(results).into_iter().flatten().collect();
+            // In call order, so that it does not matter in which order they ended.
+            let verdicts = self.loops.saw_turn(&self.loop_policy, calls.iter().zip(&results));
+            for (result, verdict) in results.iter_mut().zip(verdicts) {
+                match verdict {
+                    Verdict::Fine => {}
+                    Verdict::Nudge { times } => result.content.push_str(&loops::nudge(times)),
+                    Verdict::Stop { times } => {
+                        result.content.push_str(&loops::nudge(times));
+                        self.circling = true;
+                    }
+                }
+            }
+            self.messages.push(Message::tool_results(results));
             self.phase = Phase::Model;
         }
+        Ok(())
+    }
+
+    /// The user says something more, or an answer is sent back to be made better: the model is asked again, unless its
+    /// steps are used up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] while tools run.
+    pub fn say(&mut self, message: Message) -> Result<()> {
+        match self.phase {
+            Phase::Tools { .. } => return Err(out_of_turn("a message")),
+            Phase::Done(_) if self.circling || self.steps >= self.max_steps => {}
+            Phase::Model | Phase::Done(_) => self.phase = Phase::Model,
+        }
+        self.messages.push(message);
         Ok(())
     }
 
@@ -223,9 +280,11 @@ impl Machine {
             return;
         }
         let base = call.id.clone();
-        // From the number of ids in use: so far behind the others that the first try mostly hits. Ends: the set is finite.
-        for n in self.ids.len() as u64 + 1.. {
-            call.id = format!("{base}-{n}");
+        // Never the same number twice, so that no choice of ids makes it try for long. Ends: the set is finite.
+        self.renamed = self.renamed.max(self.ids.len() as u64);
+        loop {
+            self.renamed += 1;
+            call.id = format!("{base}-{}", self.renamed);
             if self.ids.insert(call.id.clone()) {
                 return;
             }
@@ -248,6 +307,10 @@ pub const INVALID_NAME: &str = "invalid_tool_name";
 /// not get into it. The name it is given instead belongs to no tool, so nothing runs.
 fn make_sendable(call: &mut ToolCall) {
     let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    // What is nested deeper could be stored and not read back.
+    if !normal::is_shallow(&call.args) {
+        call.args = "(arguments nested too deep to be kept)".into();
+    }
     if call.name.is_empty() || call.name.len() > 64 || !call.name.chars().all(good) {
         call.name = INVALID_NAME.into();
     }
@@ -255,6 +318,9 @@ fn make_sendable(call: &mut ToolCall) {
 
 /// The finish reason of a run that used up its steps.
 pub const STEP_LIMIT: &str = "step_limit";
+
+/// The finish reason of a run that made the same calls with the same results over and over.
+pub const LOOP: &str = "loop";
 
 fn out_of_turn(what: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Conflict, "machine", format_args!("{what} came out of turn"))

@@ -131,26 +131,18 @@ async fn failing_panicking_and_hanging_tools_cost_only_their_own_result() {
             ("1", "fails", json!({})),
             ("2", "panics", json!({})),
             ("3", "hangs", json!({})),
-            ("4", "blocks", json!({})),
-            ("5", "works", json!({})),
+            ("4", "works", json!({})),
         ]),
         Turn::text("done"),
     ]);
     let zo = zo(&model)
-        .tool_timeout(Duration::from_millis(200))
+        .tool_timeout(Duration::from_secs(1))
         .skill(tool("fails", |_, _| async {
             Err(Error::new(ErrorKind::Unavailable, "x", "password hunter2")
                 .with_model_text("the printer is on fire"))
         }))
         .skill(tool("panics", |_, _| async { panic!("boom") }))
         .skill(tool("hangs", |_, _| std::future::pending()).effect(Effect::Pure))
-        .skill(
-            tool("blocks", |_, _| async {
-                std::thread::sleep(Duration::from_millis(600));
-                Ok("too late".into())
-            })
-            .effect(Effect::Idempotent),
-        )
         .skill(tool("works", |_, _| async { Ok("fine".into()) }))
         .build()
         .await
@@ -159,13 +151,24 @@ async fn failing_panicking_and_hanging_tools_cost_only_their_own_result() {
     let got = shown(&model);
     assert_eq!(got[0].content, "the printer is on fire");
     assert!(got[1].content.contains("crashed"), "{}", got[1].content);
-    assert!(got[2].content.contains("did not finish within 200ms"), "{}", got[2].content);
-    assert!(got[3].content.contains("did not finish"), "{}", got[3].content);
+    assert!(got[2].content.contains("did not finish within 1s"), "{}", got[2].content);
     // One that says that it failed has failed; of one that must not be repeated and was stopped nobody knows.
-    let statuses: Vec<_> = got[..4].iter().map(|r| r.status.clone()).collect();
-    assert_eq!(statuses, [ToolStatus::Error, ToolStatus::Unknown, ToolStatus::Error, ToolStatus::Error]);
-    assert_eq!((got[4].status.clone(), got[4].content.as_str()), (ToolStatus::Ok, "fine"));
+    let statuses: Vec<_> = got.iter().map(|r| r.status.clone()).collect();
+    assert_eq!(statuses, [ToolStatus::Error, ToolStatus::Unknown, ToolStatus::Error, ToolStatus::Ok]);
+    assert_eq!((got[3].status.clone(), got[3].content.as_str()), (ToolStatus::Ok, "fine"));
     assert!(!serde_json::to_string(&got).unwrap().contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_that_blocks_its_thread_is_left_behind() {
+    let model = Scripted::new([Turn::calls([("1", "blocks", json!({}))]), Turn::text("done")]);
+    let blocks = tool("blocks", |_, _| async {
+        std::thread::sleep(Duration::from_millis(600));
+        Ok("too late".into())
+    });
+    let zo = zo(&model).tool_timeout(Duration::from_millis(100)).skill(blocks.effect(Effect::Idempotent));
+    assert_eq!(zo.build().await.unwrap().ask("c", "go").await.unwrap().text, "done");
+    assert!(shown(&model)[0].content.contains("did not finish"));
 }
 
 #[tokio::test]
@@ -287,18 +290,35 @@ async fn steps_are_bounded_and_the_last_one_offers_no_choice_of_tools() {
     assert_eq!(asked[1].request.tool_choice, zo_core::ToolChoice::Auto);
 }
 
+/// The same turn at another price.
+fn costly(turn: Turn, tokens: u64) -> Turn {
+    match turn {
+        Turn::Answer(mut answer) => {
+            answer.usage = zo_core::Usage::new(tokens - 5, 5);
+            Turn::Answer(answer)
+        }
+        other => other,
+    }
+}
+
 #[tokio::test]
 async fn token_limits_stop_a_run() {
-    let model = Scripted::by(|_| Turn::calls([("x", "t", json!({}))]));
+    let model = Scripted::by(|_| costly(Turn::calls([("x", "t", json!({}))]), 1_000));
     let zo = zo(&model)
-        .limits(Limits::none().tokens(40))
+        .limits(Limits::none().tokens(4_000))
         .skill(tool("t", |_, _| async { Ok("r".into()) }))
         .build()
         .await
         .unwrap();
-    // Each answer costs 15: the third brings it to 45, the fourth is refused.
-    assert_eq!(zo.ask("c", "loop").await.unwrap_err().kind(), ErrorKind::Exhausted);
-    assert_eq!(model.asked().len(), 3);
+    // The request counts before it is sent: where it might not fit any more, it is not.
+    let e = zo.ask("c", "loop").await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Denied);
+    let spent = e.source_as::<zo_core::Overspent>().unwrap();
+    assert!((2..=3).contains(&model.asked().len()), "{}", model.asked().len());
+    assert_eq!(spent.spent.tokens, 1_000 * model.asked().len() as u64);
+    assert!(e.to_string().contains("tokens"), "{e}");
+    let most = model.asked().last().unwrap().request.max_tokens.unwrap();
+    assert!(most < 4_000, "the answer is bounded by what is left: {most}");
 }
 
 #[tokio::test]
@@ -548,12 +568,12 @@ async fn deadlines_and_budgets_of_the_host_hold() {
 
     let model = Scripted::by(|_| Turn::text("15 tokens"));
     let zo3 = zo(&model).build().await.unwrap();
-    let budget = zo_core::Budget::new(Limits::none().tokens(20));
+    let budget = zo_core::Budget::new(Limits::none().steps(2));
     let cx = Cx::new("").with_budget(budget.clone());
     zo3.ask_with(&cx, Ask::new("a", "x")).await.unwrap();
     zo3.ask_with(&cx, Ask::new("b", "x")).await.unwrap();
     assert_eq!(budget.spent().tokens, 30);
-    assert_eq!(zo3.ask_with(&cx, Ask::new("c", "x")).await.unwrap_err().kind(), ErrorKind::Exhausted);
+    assert_eq!(zo3.ask_with(&cx, Ask::new("c", "x")).await.unwrap_err().kind(), ErrorKind::Denied);
 }
 
 #[tokio::test]

@@ -30,6 +30,7 @@ mod rank;
 mod record;
 mod scope;
 mod stem;
+pub mod summary;
 pub mod text;
 mod transcript;
 mod varint;

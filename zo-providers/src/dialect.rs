@@ -90,7 +90,13 @@ pub struct Dialect {
     pub replay_reasoning: bool,
     /// Wants `reasoning_details` back verbatim.
     pub replay_details: bool,
+    /// Media types that it takes, as far as the wire has a place for them. `None`: who knows, they are sent.
+    /// Counts only at [`base_url`](Dialect::base_url), too.
+    pub media: Option<&'static [&'static str]>,
 }
+
+/// Pictures that OpenAI takes, and most others.
+const PICTURES: &[&str] = &["image/jpeg", "image/png", "image/gif", "image/webp"];
 
 impl Dialect {
     /// The common chat completions wire.
@@ -113,6 +119,7 @@ impl Dialect {
         short_ids: false,
         replay_reasoning: false,
         replay_details: false,
+        media: None,
     };
 
     const LOCAL: Self = Self { strict_turns: true, tool_by_name: false, ..Self::PLAIN };
@@ -148,6 +155,15 @@ pub static DIALECTS: &[Dialect] = &[
         tokens: TokensField::MaxCompletionTokens,
         effort: EffortField::ReasoningModels,
         mid_system: true,
+        media: Some(&[
+            "image/jpeg",
+            "image/png",
+            "image/gif",
+            "image/webp",
+            "audio/wav",
+            "audio/mpeg",
+            "application/pdf",
+        ]),
         ..Dialect::PLAIN
     },
     Dialect {
@@ -156,6 +172,7 @@ pub static DIALECTS: &[Dialect] = &[
         key_env: "GROQ_API_KEY",
         default_model: "openai/gpt-oss-120b",
         schema_alone: true,
+        media: Some(PICTURES),
         ..Dialect::PLAIN
     },
     Dialect {
@@ -184,6 +201,7 @@ pub static DIALECTS: &[Dialect] = &[
         strict_turns: true,
         required: "any",
         short_ids: true,
+        media: Some(PICTURES),
         ..Dialect::PLAIN
     },
     Dialect {
@@ -193,6 +211,8 @@ pub static DIALECTS: &[Dialect] = &[
         default_model: "deepseek-flash",
         schema: SchemaField::JsonObject,
         replay_reasoning: true,
+        // An `image_url` is an unknown variant to it.
+        media: Some(&[]),
         ..Dialect::PLAIN
     },
     Dialect {
@@ -200,6 +220,7 @@ pub static DIALECTS: &[Dialect] = &[
         base_url: "https://api.x.ai/v1",
         key_env: "XAI_API_KEY",
         default_model: "grok-4",
+        media: Some(&["image/jpeg", "image/png"]),
         ..Dialect::PLAIN
     },
     Dialect {

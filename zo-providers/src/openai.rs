@@ -144,7 +144,10 @@ impl Provider for OpenAi {
         cx.check("provider.stream")?;
         let model = self.model(cx, &request.model).await?;
         let mut dialect = self.dialect;
-        dialect.mid_system &= self.http.base == dialect.base_url;
+        if self.http.base != dialect.base_url {
+            dialect.mid_system = false;
+            dialect.media = None;
+        }
         let body = encode(request, &model, &dialect, &self.id)?;
         let codec = Chat::new(self.id.clone())
             .keep_reasoning(self.dialect.replay_reasoning)

@@ -13,8 +13,8 @@ use std::{
 use zo_providers::{Anthropic, Dialect, OpenAi, Timeouts};
 use zo_testkit::VirtualClock;
 use zo_traits::{
-    BoxStream, Cx, Error, ErrorKind, FinishReason, Message, Part, Provider, ProviderExt, Request, Response,
-    Result, StreamEvent,
+    BoxStream, Cx, Error, ErrorKind, FinishReason, Media, MediaSource, Message, Part, Provider, ProviderExt,
+    Request, Response, Result, Role, StreamEvent,
 };
 
 const KEY: &str = "sk-canary-77f1c0ffee";
@@ -547,9 +547,16 @@ async fn openai_elsewhere_may_be_anybody_and_takes_a_query() {
     let body: Value = serde_json::from_slice(&asked.body).unwrap();
     let want = json!([{"role": "user", "content": "hello\n\n<system>\nfact\n</system>"}]);
     assert_eq!(body["messages"], want);
+    // Nor is it known which pictures that one takes.
+    let bmp =
+        Media { media_type: "image/bmp".into(), source: MediaSource::Base64("QUJD".into()), name: None };
+    r.messages = vec![Message { role: Role::User, parts: vec![Part::Media(bmp)] }];
+    provider.complete(&Cx::new("t"), &r).await.unwrap();
+    let body: Value = serde_json::from_slice(&server.asked()[1].body).unwrap();
+    assert_eq!(body["messages"][0]["content"][0]["type"], "image_url", "{body}");
     let claude = Anthropic::new(KEY).base_url(&format!("{}?a=1", server.base));
     complete(&claude).await.unwrap_err();
-    assert!(server.asked()[1].line.starts_with("POST /v1/messages?a=1 "), "{}", server.asked()[1].line);
+    assert!(server.asked()[2].line.starts_with("POST /v1/messages?a=1 "), "{}", server.asked()[2].line);
     let e = complete(&OpenAi::new(KEY).base_url(&format!("{}/v1#x", server.base))).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Invalid);
 }

@@ -7,9 +7,10 @@ use crate::{
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use zo_traits::{
-    Cx, Effect, Error, ErrorKind, Result, Skill, SkillManifest, ToolCall, ToolOutput, ToolSpec, async_trait,
+    Cx, Effect, Error, ErrorKind, Result, Skill, SkillManifest, ToolCall, ToolOutput, ToolSpec, Touch,
+    async_trait,
 };
 
 type Answer = Pin<Box<dyn Future<Output = Result<ToolOutput>> + Send>>;
@@ -115,6 +116,54 @@ impl FnSkill {
         self.publish()
     }
 
+    /// States one more thing that the tool touches: calls of one turn that touch the same thing, one of them writing, run one
+    /// after another in call order; all others run at the same time.
+    ///
+    /// ```
+    /// use zo_skills::{Touch, skill_fn};
+    ///
+    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// struct Append {
+    ///     path: String,
+    ///     text: String,
+    /// }
+    ///
+    /// let append = skill_fn("append", "Adds text to a file.", |_cx, Append { path, text }| async move {
+    ///     // ...
+    /// #   let _ = (path, text);
+    ///     Ok(())
+    /// })
+    /// .touch(Touch::writes("file").path("path"))
+    /// .scope("files:write");
+    /// # let _ = append;
+    /// ```
+    #[must_use]
+    pub fn touch(mut self, touch: Touch) -> Self {
+        self.tool.touches.push(touch);
+        self.publish()
+    }
+
+    /// States one more permission scope that the tool needs, e.g. `files:write`.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.tool.scopes.push(scope.into());
+        self.publish()
+    }
+
+    /// States the longest time for one call, where the agent's own limit does not fit. Zero is refused by an agent.
+    #[must_use]
+    pub fn timeout(mut self, d: Duration) -> Self {
+        self.tool.timeout = Some(d);
+        self.publish()
+    }
+
+    /// States how many calls of the tool may run at the same time, in the whole agent. Zero is refused by an agent.
+    #[must_use]
+    pub fn max_parallel(mut self, n: u32) -> Self {
+        self.tool.max_parallel = Some(n);
+        self.publish()
+    }
+
     /// Adds a word or phrase that calls for this skill. The model reads the triggers in the last line of the tool's
     /// description.
     #[must_use]
@@ -193,10 +242,7 @@ mod tests {
     use super::*;
     use crate::Json;
     use serde_json::json;
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        time::Duration,
-    };
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn call(name: &str, args: Value) -> ToolCall {
         ToolCall::new("c", name, args)
@@ -262,6 +308,23 @@ mod tests {
         assert_eq!(tool.description, "d");
         assert_eq!(skill_fn("", "d", |_, ()| async { Ok(()) }).tools()[0].name, "skill");
         assert_eq!(skill_fn("x".repeat(99), "d", |_, ()| async { Ok(()) }).tools()[0].name.len(), 64);
+    }
+
+    #[test]
+    fn what_a_tool_says_of_itself_is_published() {
+        let s = skill_fn("t", "d", |_, ()| async { Ok(()) })
+            .touch(Touch::writes("file").path("to"))
+            .touch(Touch::reads("file").path("from"))
+            .scope("files:write")
+            .timeout(Duration::from_secs(3))
+            .max_parallel(2);
+        let expected = ToolSpec::new("t", "d", s.tools()[0].input.clone())
+            .touch(Touch::writes("file").path("to"))
+            .touch(Touch::reads("file").path("from"))
+            .scope("files:write")
+            .timeout(Duration::from_secs(3))
+            .max_parallel(2);
+        assert_eq!(*s.tools(), [expected]);
     }
 
     #[test]

@@ -77,8 +77,11 @@ pub use output::{IntoToolResult, Json};
 ///
 pub use zo_skills_macros::skill;
 pub use zo_traits::{
-    Cx, Effect, Error, ErrorKind, Result, Skill, SkillManifest, ToolCall, ToolOutput, ToolSpec,
+    Cx, Effect, Error, ErrorKind, Result, Skill, SkillManifest, ToolCall, ToolOutput, ToolSpec, Touch,
 };
+
+pub use schema::schema_of;
+pub use schemars;
 
 /// For the code that [`#[skill]`](macro@skill) writes. Not for people.
 #[doc(hidden)]

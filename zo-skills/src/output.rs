@@ -54,6 +54,8 @@ pub mod kind {
     pub struct Fallible<K>(std::marker::PhantomData<K>);
 }
 
+// The message above says more than the list of what `ToolOutput` is made from, which differs from one build to the next.
+#[diagnostic::do_not_recommend]
 impl<T: Into<ToolOutput>> IntoToolResult<kind::Plain> for T {
     fn into_tool_result(self) -> Result<ToolOutput> {
         Ok(self.into())

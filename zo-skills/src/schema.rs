@@ -22,14 +22,20 @@ pub(crate) enum Shape {
     Unit,
 }
 
-/// The schema of `A` and how to read it back.
-pub(crate) fn of<A: JsonSchema>() -> (Value, Shape) {
+/// The JSON Schema (2020-12) of a type, with everything that it refers to written out where it is used.
+pub fn schema_of<T: JsonSchema>() -> Value {
     let settings = SchemaSettings::draft2020_12().with(|s| {
         s.meta_schema = None;
         s.inline_subschemas = true;
     });
-    let mut schema = settings.into_generator().into_root_schema_for::<A>().to_value();
+    let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
     drop_number_formats(&mut schema);
+    schema
+}
+
+/// The schema of `A` and how to read it back.
+pub(crate) fn of<A: JsonSchema>() -> (Value, Shape) {
+    let schema = schema_of::<A>();
     let Value::Object(mut root) = schema else {
         // `true`: anything goes, which as arguments means any object.
         return (json!({"type": "object", "properties": {}}), Shape::Object);

@@ -2,7 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::{Value, json};
-use zo_skills::{Cx, Effect, Error, ErrorKind, FnSkill, Json, Result, Skill, ToolCall, ToolOutput, skill};
+use std::time::Duration;
+use zo_skills::{
+    Cx, Effect, Error, ErrorKind, FnSkill, Json, Result, Skill, ToolCall, ToolOutput, Touch, skill,
+};
 
 async fn run(skill: &FnSkill, args: Value) -> Result<ToolOutput> {
     let name = skill.tools()[0].name.clone();
@@ -64,6 +67,65 @@ async fn docs_become_descriptions() {
 pub(crate) fn greet(cx: &Cx, mut name: String, #[serde(default = "excited")] loud: bool) -> String {
     name.insert_str(0, "hi ");
     if loud { format!("{}! {}", name.to_uppercase(), cx.run()) } else { name }
+}
+
+/// Moves money.
+#[skill(
+    writes("account", arg = "from"),
+    writes("account", arg = "/to/id"),
+    reads("file", path = "receipt",),
+    reads("clock"),
+    scopes("money:send", "files:read"),
+    timeout = "5m",
+    max_parallel = 3,
+    crate = zo_skills,
+)]
+async fn pay(from: String, to: Payee, receipt: Option<String>) -> String {
+    format!("{from} {} {receipt:?}", to.id)
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Payee {
+    id: u64,
+}
+
+/// Renamed.
+#[skill(writes("file", path = "where-to"), timeout = 20, crate = zo_skills)]
+fn save(#[serde(rename = "where-to")] to: String, r#type: u8) -> String {
+    format!("{to} {}", r#type)
+}
+
+/// Raw.
+#[skill(reads("kind", arg = "type"), timeout = "1500ms", crate = zo_skills)]
+fn raw(r#type: u32) -> u32 {
+    r#type
+}
+
+#[tokio::test]
+async fn touches_scopes_and_limits() {
+    let tool = pay().tools()[0].clone();
+    assert_eq!(
+        tool.touches,
+        [
+            Touch::writes("account").arg("from"),
+            Touch::writes("account").arg("/to/id"),
+            Touch::reads("file").path("receipt"),
+            Touch::reads("clock"),
+        ]
+    );
+    assert_eq!(tool.scopes, ["money:send", "files:read"]);
+    assert_eq!((tool.timeout, tool.max_parallel), (Some(Duration::from_secs(300)), Some(3)));
+    let args = json!({"from": "a", "to": {"id": 7}});
+    assert_eq!(text(pay(), args).await, "a 7 None");
+    let tool = save().tools()[0].clone();
+    assert_eq!(tool.touches, [Touch::writes("file").path("where-to")]);
+    assert_eq!(tool.timeout, Some(Duration::from_secs(20)));
+    let tool = raw().tools()[0].clone();
+    assert_eq!(tool.touches, [Touch::reads("kind").arg("type")]);
+    assert_eq!(tool.timeout, Some(Duration::from_millis(1_500)));
+    let plain = add().tools()[0].clone();
+    assert!(plain.touches.is_empty() && plain.scopes.is_empty());
+    assert_eq!((plain.timeout, plain.max_parallel), (None, None));
 }
 
 fn excited() -> bool {

@@ -41,6 +41,26 @@ mod attribute {
     zo_testkit::skill_laws!(async { add() });
 }
 
+mod attribute_with_touches {
+    use zo_skills::skill;
+
+    /// Copies a file.
+    #[skill(
+        effect = "idempotent",
+        reads("file", path = "from"),
+        writes("file", path = "to"),
+        scopes("files:read", "files:write"),
+        timeout = "30s",
+        max_parallel = 4,
+        crate = zo_skills
+    )]
+    fn copy(from: String, to: String) -> String {
+        format!("{from} -> {to}")
+    }
+
+    zo_testkit::skill_laws!(async { copy() });
+}
+
 mod folder {
     use zo_skills::SkillFolder;
 

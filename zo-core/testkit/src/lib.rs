@@ -2,8 +2,10 @@
 //!
 //! * [`laws`]: for each trait, the behaviour that every implementation must show, as plain async functions that panic
 //!   when it does not. A macro per trait turns them into tests.
+//! * [`rules`]: what providers demand of a request, as checks; [`Strict`]: a provider that refuses what breaks them.
 //! * [`Scripted`]: a provider that answers from a script and records what it was asked.
 //! * [`tool`]: a skill of one tool, made from a closure.
+//! * [`RamPool`]: a compute pool in RAM.
 //! * [`VirtualClock`]: a clock that stands still until a test moves it.
 //! * [`kill`]: runs a child process and kills it with SIGKILL at a random moment.
 //!
@@ -13,11 +15,16 @@
 
 pub mod kill;
 pub mod laws;
+mod ram_pool;
+pub mod rules;
 mod scripted;
+mod strict;
 mod tool;
 mod virtual_clock;
 
+pub use ram_pool::RamPool;
 pub use scripted::{Asked, Scripted, Turn};
+pub use strict::Strict;
 pub use tool::{RawTool, tool};
 pub use virtual_clock::VirtualClock;
 

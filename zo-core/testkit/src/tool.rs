@@ -1,8 +1,16 @@
 //! A skill of one tool, made from a closure over the raw call: for tests that need no schema of a Rust type.
 
 use serde_json::{Value, json};
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
-use zo_traits::{Cx, Effect, Result, Skill, SkillManifest, ToolCall, ToolOutput, ToolSpec, async_trait};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use zo_traits::{
+    Cx, Effect, Result, Skill, SkillManifest, ToolCall, ToolOutput, ToolSpec, Touch, async_trait,
+};
 
 type Body =
     Arc<dyn Fn(Cx, ToolCall) -> Pin<Box<dyn Future<Output = Result<ToolOutput>> + Send>> + Send + Sync>;
@@ -12,6 +20,8 @@ type Body =
 pub struct RawTool {
     manifest: SkillManifest,
     spec: ToolSpec,
+    /// The same at every call, as nothing changes.
+    tools: OnceLock<Arc<[ToolSpec]>>,
     body: Body,
 }
 
@@ -25,6 +35,7 @@ where
     RawTool {
         manifest: SkillManifest::new(name, &description),
         spec: ToolSpec::new(name, description, json!({"type": "object"})),
+        tools: OnceLock::new(),
         body: Arc::new(move |cx, call| Box::pin(body(cx, call))),
     }
 }
@@ -50,6 +61,34 @@ impl RawTool {
         self.spec.serial = true;
         self
     }
+
+    /// Touching this as well.
+    #[must_use]
+    pub fn touch(mut self, touch: Touch) -> Self {
+        self.spec = self.spec.touch(touch);
+        self
+    }
+
+    /// Needing this permission scope as well.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.spec = self.spec.scope(scope);
+        self
+    }
+
+    /// With this longest time for one call.
+    #[must_use]
+    pub fn timeout(mut self, d: Duration) -> Self {
+        self.spec = self.spec.timeout(d);
+        self
+    }
+
+    /// With at most so many calls at the same time.
+    #[must_use]
+    pub fn max_parallel(mut self, n: u32) -> Self {
+        self.spec = self.spec.max_parallel(n);
+        self
+    }
 }
 
 impl fmt::Debug for RawTool {
@@ -65,7 +104,7 @@ impl Skill for RawTool {
     }
 
     fn tools(&self) -> Arc<[ToolSpec]> {
-        Arc::from([self.spec.clone()])
+        self.tools.get_or_init(|| Arc::from([self.spec.clone()])).clone()
     }
 
     async fn call(&self, cx: &Cx, call: &ToolCall) -> Result<ToolOutput> {

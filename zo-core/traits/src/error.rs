@@ -19,7 +19,8 @@ wire_enum! {
         Denied = "denied",
         /// Too many requests; wait [`Error::retry_after`] and try again.
         RateLimited = "rate_limited",
-        /// A paid allowance or a [`Budget`](crate::Budget) is used up: waiting a moment does not help.
+        /// A provider's paid allowance is used up: waiting a moment does not help. (A [`Budget`](crate::Budget) refuses
+        /// with [`Denied`](ErrorKind::Denied) and says why in [`Overspent`](crate::Overspent).)
         Exhausted = "exhausted",
         /// The prompt does not fit the model's context window. Shorten it; never retry it unchanged.
         ContextOverflow = "context_overflow",

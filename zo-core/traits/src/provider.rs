@@ -148,8 +148,8 @@ pub struct Request {
     /// The conversation. System messages may stand anywhere; a wire that has no place for them in the middle of a
     /// conversation renders them as marked user text.
     pub messages: Vec<Message>,
-    /// Tools on offer, in the order in which they are sent.
-    pub tools: Vec<ToolSpec>,
+    /// Tools on offer, in the order in which they are sent. Shared: thousands of agents offer the same.
+    pub tools: Arc<[ToolSpec]>,
     /// Whether the model may, must or must not call a tool.
     pub tool_choice: ToolChoice,
     /// Sampling temperature; `None` is the provider's default.
@@ -177,7 +177,7 @@ impl Request {
     /// Offers more tools.
     #[must_use]
     pub fn tools(mut self, tools: impl IntoIterator<Item = ToolSpec>) -> Self {
-        self.tools.extend(tools);
+        self.tools = self.tools.iter().cloned().chain(tools).collect();
         self
     }
 }

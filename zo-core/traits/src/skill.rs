@@ -4,7 +4,7 @@ use crate::{Cx, Media, Result, ToolCall, wire_enum};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 /// A named bundle of instructions and callable tools.
 ///
@@ -85,6 +85,69 @@ pub struct ToolSpec {
     /// Runs alone, never beside another tool call of the same turn.
     #[serde(default)]
     pub serial: bool,
+    /// What it touches. Calls of one turn that touch the same thing, one of them writing, run one after another in call
+    /// order; all others run at the same time. Empty: it is in nobody's way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub touches: Vec<Touch>,
+    /// Permission scopes that it needs, all of them, e.g. `files:write`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// Longest time for one call, where the agent's own limit does not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// Most calls of this tool at the same time, in the whole agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
+}
+
+/// Something that a tool reads or writes: a file, an account, a whole skill.
+///
+/// ```
+/// # use zo_traits::{ToolSpec, Touch};
+/// # use serde_json::json;
+/// let edit = ToolSpec::new("edit", "Edit a file", json!({"type": "object"})).touch(Touch::writes("file").path("path"));
+/// let pay = ToolSpec::new("pay", "Pay a bill", json!({"type": "object"})).touch(Touch::writes("account").arg("from"));
+/// let draw = ToolSpec::new("draw", "Draw on the canvas", json!({"type": "object"})).touch(Touch::writes("canvas"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Touch {
+    /// What kind of thing; only things of one kind can be the same.
+    pub what: String,
+    /// The argument that names the thing, as a field name or a JSON Pointer (RFC 6901). A call without it, and a tool
+    /// without this, touches everything of the kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arg: Option<String>,
+    /// The argument is a path: a folder is the same thing as whatever is in it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub path: bool,
+    /// It is changed. Several calls may read the same thing at the same time.
+    pub write: bool,
+}
+
+impl Touch {
+    /// Reads everything of a kind.
+    pub fn reads(what: impl Into<String>) -> Self {
+        Self { what: what.into(), arg: None, path: false, write: false }
+    }
+
+    /// Changes everything of a kind.
+    pub fn writes(what: impl Into<String>) -> Self {
+        Self { write: true, ..Self::reads(what) }
+    }
+
+    /// Only the one thing that this argument names, compared as it is written.
+    #[must_use]
+    pub fn arg(mut self, arg: impl Into<String>) -> Self {
+        self.arg = Some(arg.into());
+        self
+    }
+
+    /// Only the file or folder that this argument names.
+    #[must_use]
+    pub fn path(self, arg: impl Into<String>) -> Self {
+        Self { path: true, ..self.arg(arg) }
+    }
 }
 
 impl ToolSpec {
@@ -100,7 +163,39 @@ impl ToolSpec {
             input: input.into(),
             effect: Effect::default(),
             serial: false,
+            touches: Vec::new(),
+            scopes: Vec::new(),
+            timeout: None,
+            max_parallel: None,
         }
+    }
+
+    /// States one more thing that it touches.
+    #[must_use]
+    pub fn touch(mut self, touch: Touch) -> Self {
+        self.touches.push(touch);
+        self
+    }
+
+    /// States one more permission scope that it needs.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scopes.push(scope.into());
+        self
+    }
+
+    /// States the longest time for one call.
+    #[must_use]
+    pub fn timeout(mut self, d: Duration) -> Self {
+        self.timeout = Some(d);
+        self
+    }
+
+    /// States how many calls of it may run at the same time.
+    #[must_use]
+    pub fn max_parallel(mut self, n: u32) -> Self {
+        self.max_parallel = Some(n);
+        self
     }
 
     /// States the effect class.

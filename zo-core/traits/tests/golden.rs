@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use serde_json::json;
+use std::time::Duration;
 use zo_traits::{
     Effect, FinishReason, Media, MediaSource, MemoryId, Message, Part, Replay, Response, Role, Scope, Text,
-    Timestamp, ToolCall, ToolResult, ToolSpec, ToolStatus, Usage,
+    Timestamp, ToolCall, ToolResult, ToolSpec, ToolStatus, Touch, Usage,
 };
 
 /// `value` is written as `text`, and `text` is read as `value`.
@@ -96,6 +97,27 @@ fn small_words() {
 }
 
 #[test]
+fn what_tools_say_of_themselves() {
+    golden(
+        &ToolSpec::new("t", "d", json!({"type": "object"}))
+            .effect(Effect::Idempotent)
+            .touch(Touch::writes("file").path("path"))
+            .touch(Touch::reads("account").arg("/from/id"))
+            .touch(Touch::writes("canvas"))
+            .scope("files:write")
+            .scope("net")
+            .timeout(Duration::from_millis(1_500))
+            .max_parallel(2),
+        concat!(
+            r#"{"name":"t","description":"d","input":{"type":"object"},"effect":"idempotent","serial":false,"#,
+            r#""touches":[{"what":"file","arg":"path","path":true,"write":true},"#,
+            r#"{"what":"account","arg":"/from/id","write":false},{"what":"canvas","write":true}],"#,
+            r#""scopes":["files:write","net"],"timeout":{"secs":1,"nanos":500000000},"max_parallel":2}"#
+        ),
+    );
+}
+
+#[test]
 fn what_a_newer_version_wrote_survives() {
     for text in [
         r#"{"role":"narrator","parts":[{"type":"hologram","depth":3,"nested":{"a":[1,null]}}]}"#,
@@ -123,6 +145,11 @@ fn what_an_older_version_wrote_is_read() {
         (Effect::AtMostOnce, false),
         "an unstated effect is the cautious one"
     );
+    assert!(spec.touches.is_empty() && spec.scopes.is_empty());
+    assert_eq!((spec.timeout, spec.max_parallel), (None, None));
+    // A newer version may say more of what is touched.
+    let touch: Touch = serde_json::from_str(r#"{"what":"file","write":true,"depth":1}"#).unwrap();
+    assert_eq!(touch, Touch::writes("file"));
     let result: ToolResult =
         serde_json::from_str(r#"{"id":"1","name":"t","status":"ok","content":"x","later":true}"#).unwrap();
     assert!(result.media.is_empty());

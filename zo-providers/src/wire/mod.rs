@@ -15,6 +15,8 @@ pub mod sse;
 
 mod decode;
 mod lenient;
+#[cfg(any(feature = "openai", feature = "anthropic"))]
+mod media;
 mod parts;
 mod turns;
 

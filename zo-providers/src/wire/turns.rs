@@ -1,9 +1,8 @@
 //! A conversation as an API wants it: who speaks in turns, tool results right after the calls that they answer.
 
 use serde_json::Value;
-use std::borrow::Cow;
-#[cfg(feature = "openai")]
-use zo_traits::MediaSource;
+use serde_json::value::{RawValue, to_raw_value};
+use std::{borrow::Cow, collections::BTreeMap};
 use zo_traits::{
     Error, ErrorKind, Media, Message, Part, Request, Result, Role, ToolChoice, ToolResult, ToolStatus,
 };
@@ -13,8 +12,18 @@ use zo_traits::{
 pub(crate) enum Turn<'a> {
     /// The model's, however many messages it was kept in.
     Model(Vec<&'a Part>),
-    /// Everybody else's: first the results of the model's calls, then what was said, each with its role.
-    Host { results: Vec<&'a ToolResult>, said: Vec<(&'a Role, Vec<&'a Part>)> },
+    /// Everybody else's: first the results of the model's calls, then what was said.
+    Host { results: Vec<&'a ToolResult>, said: Vec<Said<'a>> },
+}
+
+/// A message that is not the model's, without results.
+#[derive(Debug)]
+pub(crate) struct Said<'a> {
+    pub(crate) role: &'a Role,
+    pub(crate) parts: Vec<&'a Part>,
+    /// The newest of the user's: what is asked now. A file in it that the API does not take is an error. Older ones were
+    /// answered, by whomever, or given up: there the model is told of the file, since an error would come for ever.
+    pub(crate) asked: bool,
 }
 
 /// Splits off the system text that stands before everything else, and groups the rest.
@@ -25,8 +34,9 @@ pub(crate) fn turns(messages: &[Message]) -> (Vec<&str>, Vec<Turn<'_>>) {
     let (system, rest) = messages.split_at(lead);
     let system =
         system.iter().flat_map(|m| &m.parts).filter_map(Part::as_text).filter(|t| !blank(t)).collect();
+    let newest = rest.iter().rposition(|m| !matches!(m.role, Role::System | Role::Assistant | Role::Tool));
     let mut out: Vec<Turn<'_>> = Vec::new();
-    for message in rest {
+    for (at, message) in rest.iter().enumerate() {
         if message.role == Role::Assistant {
             match out.last_mut() {
                 Some(Turn::Model(parts)) => parts.extend(&message.parts),
@@ -41,11 +51,41 @@ pub(crate) fn turns(messages: &[Message]) -> (Vec<&str>, Vec<Turn<'_>>) {
             results.extend(message.results());
             let parts: Vec<_> = message.parts.iter().filter(|p| !matches!(p, Part::ToolResult(_))).collect();
             if !parts.is_empty() {
-                said.push((&message.role, parts));
+                said.push(Said { role: &message.role, parts, asked: newest == Some(at) });
             }
         }
     }
     (system, out)
+}
+
+/// For wires that know text, files and calls and nothing else: leaves out the turns in which nothing of these is, and joins
+/// their neighbours, so that the speakers still take turns.
+#[cfg(feature = "openai")]
+pub(crate) fn alternate(turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
+    let says = |part: &&Part| match part {
+        Part::Text(t) | Part::Refusal(t) => !blank(&t.text),
+        _ => false,
+    };
+    let mut out: Vec<Turn<'_>> = Vec::with_capacity(turns.len());
+    for turn in turns {
+        let hollow = match &turn {
+            Turn::Model(parts) => !parts.iter().any(|p| says(p) || matches!(p, Part::ToolCall(_))),
+            Turn::Host { results, said } => {
+                let any = said.iter().flat_map(|s| &s.parts).any(|p| says(p) || matches!(p, Part::Media(_)));
+                results.is_empty() && !any
+            }
+        };
+        match (out.last_mut(), turn) {
+            _ if hollow => {}
+            (Some(Turn::Model(parts)), Turn::Model(more)) => parts.extend(more),
+            (Some(Turn::Host { results, said }), Turn::Host { results: more, said: also }) => {
+                results.extend(more);
+                said.extend(also);
+            }
+            (_, turn) => out.push(turn),
+        }
+    }
+    out
 }
 
 /// Nothing but white space: APIs refuse such text.
@@ -69,6 +109,7 @@ pub(crate) fn result_text(result: &ToolResult) -> Cow<'_, str> {
         ToolStatus::Unknown => "interrupted: it may or may not have happened",
         ToolStatus::Cancelled => "cancelled",
         ToolStatus::Denied => "denied",
+        other if blank(other.as_str()) => "(no output)",
         other => return Cow::Owned(other.to_string()),
     })
 }
@@ -78,15 +119,10 @@ pub(crate) fn media_note(media: &Media) -> String {
     format!("[{} {} is not shown]", media.media_type, media.name.as_deref().unwrap_or("file"))
 }
 
-/// A link, or the bytes as a `data:` URL (RFC 2397).
-#[cfg(feature = "openai")]
-pub(crate) fn media_url(media: &Media) -> Option<Cow<'_, str>> {
-    match &media.source {
-        MediaSource::Url(url) => Some(Cow::Borrowed(url)),
-        MediaSource::Base64(data) => Some(Cow::Owned(format!("data:{};base64,{data}", media.media_type))),
-        _ => None,
-    }
-}
+/// Stands for the user's words before those of a model that began.
+pub(crate) const BEGINS: &str = "(The conversation begins with the assistant.)";
+/// Stands for the user's words behind those of a model that paused for its own provider, and whose provider is another one now.
+pub(crate) const GO_ON: &str = "(continue)";
 
 /// Arguments as an API takes them back: an object. What the model wrote instead of one goes into a field that says so, since
 /// many servers refuse the whole conversation over arguments that they cannot parse.
@@ -134,8 +170,10 @@ pub(crate) fn merge_extra(
     if extra.is_empty() {
         return Ok(bytes);
     }
-    let mut map: serde_json::Map<String, Value> = serde_json::from_slice(&bytes)?;
-    map.extend(extra.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let own = extra.iter().map(|(k, v)| Ok((k, to_raw_value(v)?))).collect::<serde_json::Result<Vec<_>>>()?;
+    // Raw, since what lies deep in a body need not fit the depth to which a parser goes.
+    let mut map: BTreeMap<&str, &RawValue> = serde_json::from_slice(&bytes)?;
+    map.extend(own.iter().map(|(k, v)| (k.as_str(), &**v)));
     serde_json::to_vec(&map)
 }
 

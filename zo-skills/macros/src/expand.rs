@@ -30,6 +30,7 @@ fn try_expand(options: TokenStream, item: &TokenStream) -> Result<TokenStream> {
         }
     };
     let Function { item, outer, description, context, params } = function::check(item)?;
+    options::check_touches(&options.touches, &params)?;
     let krate: Path = match options.krate {
         Some(path) => path,
         None => syn::parse_quote!(::zo_core::skills),
@@ -51,6 +52,14 @@ fn try_expand(options: TokenStream, item: &TokenStream) -> Result<TokenStream> {
     });
     let version = options.version.map(|version| quote!(.version(#version)));
     let serial = options.serial.then(|| quote!(.serial()));
+    let touches = options.touches.iter().map(|options::Touch { write, what, by }| {
+        let make = quote::format_ident!("{}", if *write { "writes" } else { "reads" });
+        let by = by.iter().map(|(how, arg)| quote!(.#how(#arg)));
+        quote!(.touch(#krate::Touch::#make(#what)#(#by)*))
+    });
+    let scopes = options.scopes.iter().map(|scope| quote!(.scope(#scope)));
+    let timeout = options.timeout.map(|ms| quote!(.timeout(::core::time::Duration::from_millis(#ms))));
+    let max_parallel = options.max_parallel.map(|n| quote!(.max_parallel(#n)));
     let triggers = (!triggers.is_empty()).then(|| quote!(.triggers([#(#triggers),*])));
 
     let (fields, names): (Vec<_>, Vec<_>) = params
@@ -100,7 +109,7 @@ fn try_expand(options: TokenStream, item: &TokenStream) -> Result<TokenStream> {
                     #finish
                 }
             })
-            #effect #version #serial #triggers
+            #effect #version #serial #(#touches)* #(#scopes)* #timeout #max_parallel #triggers
         }
     })
 }

@@ -34,7 +34,23 @@ use proc_macro::TokenStream;
 /// | `triggers("...", ..)` | words and phrases that call for the skill |
 /// | `version = "..."` | semantic version |
 /// | `serial` | the tool runs alone, never beside another call of the same turn |
+/// | `writes("kind", ..)` | it changes a thing of this kind, see below; may be given several times |
+/// | `reads("kind", ..)` | it reads a thing of this kind; may be given several times |
+/// | `scopes("...", ..)` | permission scopes that it needs, all of them, e.g. `files:write` |
+/// | `timeout = "30s"` | longest time for one call instead of the agent's: `ms`, `s`, `m`, `h`, or a number of seconds |
+/// | `max_parallel = 2` | most calls of it at the same time, in the whole agent |
 /// | `crate = path` | where `zo-skills` is found; `::zo_core::skills` by default, `zo_skills` without `zo-core` |
+///
+/// # What it touches
+/// Calls of one turn run at the same time, except that those which touch the same thing, one of them writing, run one
+/// after another in the order in which the model made them.
+///
+/// | written | touches |
+/// |---|---|
+/// | `writes("file", path = "to")` | the file or folder, with all that is in it, whose path is the argument `to` |
+/// | `reads("account", arg = "from")` | the one account that the argument `from` names |
+/// | `writes("account", arg = "/to/id")` | the same, with a JSON Pointer into the argument `to` |
+/// | `writes("canvas")` | everything of this kind |
 #[proc_macro_attribute]
 pub fn skill(options: TokenStream, item: TokenStream) -> TokenStream {
     expand::expand(options.into(), item.into()).into()

@@ -39,6 +39,9 @@ macro_rules! skill_laws {
             schemas_are_plain_objects,
             schemas_refer_only_inward,
             effects_are_known,
+            touches_name_what_the_schema_has,
+            limits_let_a_call_through,
+            scopes_are_words,
             tools_are_a_cheap_and_stable_snapshot,
             an_unknown_tool_is_not_found,
             names_match_exactly,
@@ -156,6 +159,60 @@ pub async fn schemas_refer_only_inward(skill: impl Skill) {
 pub async fn effects_are_known(skill: impl Skill) {
     for tool in skill.tools().iter() {
         assert!(!matches!(tool.effect, Effect::Other(_)), "`{}` is {:?}", tool.name, tool.effect);
+    }
+}
+
+/// What a tool touches has a kind, and the argument that names it is one that the schema describes: otherwise every call
+/// would touch everything of the kind, and nobody would know why nothing runs in parallel.
+pub async fn touches_name_what_the_schema_has(skill: impl Skill) {
+    for tool in skill.tools().iter() {
+        for touch in &tool.touches {
+            assert!(!touch.what.trim().is_empty(), "`{}` touches something without a kind", tool.name);
+            assert!(touch.arg.is_some() || !touch.path, "`{}` touches a path without an argument", tool.name);
+            let Some(arg) = &touch.arg else { continue };
+            let steps: Vec<String> = match arg.strip_prefix('/') {
+                Some(pointer) => {
+                    pointer.split('/').map(|step| step.replace("~1", "/").replace("~0", "~")).collect()
+                }
+                None => vec![arg.clone()],
+            };
+            let (mut at, mut known) = (&*tool.input, true);
+            for (n, step) in steps.iter().enumerate() {
+                // What a reference or a list leads to is not followed, but the argument itself must be there.
+                match at.get("properties").and_then(|p| p.get(step)) {
+                    Some(next) => at = next,
+                    None => {
+                        known = n > 0 && at.get("properties").is_none();
+                        break;
+                    }
+                }
+            }
+            assert!(
+                known,
+                "`{}` touches the {:?} named by {arg:?}, which its schema does not describe: {}",
+                tool.name, touch.what, tool.input
+            );
+        }
+    }
+}
+
+/// A limit of zero is no limit but a tool that nobody can call.
+pub async fn limits_let_a_call_through(skill: impl Skill) {
+    for tool in skill.tools().iter() {
+        assert_ne!(tool.max_parallel, Some(0), "calls of `{}` at the same time", tool.name);
+        assert_ne!(tool.timeout, Some(Duration::ZERO), "time of `{}`", tool.name);
+    }
+}
+
+/// A scope is compared as it is written: no blanks in it, and none said twice.
+pub async fn scopes_are_words(skill: impl Skill) {
+    for tool in skill.tools().iter() {
+        for scope in &tool.scopes {
+            let word = !scope.is_empty() && !scope.contains(|c: char| c.is_whitespace() || c.is_control());
+            assert!(word, "scope {scope:?} of `{}`", tool.name);
+        }
+        let distinct: HashSet<&String> = tool.scopes.iter().collect();
+        assert_eq!(distinct.len(), tool.scopes.len(), "`{}`: {:?}", tool.name, tool.scopes);
     }
 }
 
@@ -287,4 +344,64 @@ pub async fn pointers_forward_everything(skill: impl Skill) {
 pub async fn debug_is_short(skill: impl Skill) {
     let text = format!("{skill:?}");
     assert!(!text.is_empty() && text.len() < 64 * 1024, "{} bytes of Debug", text.len());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{RawTool, tool};
+    use zo_traits::Touch;
+
+    fn nested() -> RawTool {
+        tool("t", |_, _| async { Ok("".into()) }).schema(json!({
+            "type": "object",
+            "properties": {
+                "path": {"type": "string"},
+                "to": {"type": "object", "properties": {"id": {"type": "string"}}},
+                "all": {"type": "array", "items": {"type": "string"}},
+                "a/b": {"type": "string"},
+            },
+        }))
+    }
+
+    #[tokio::test]
+    async fn touches_that_exist_pass() {
+        let touches = [
+            Touch::writes("file"),
+            Touch::writes("file").path("path"),
+            Touch::reads("account").arg("/to/id"),
+            Touch::reads("file").path("/all/0"),
+            Touch::reads("file").path("/a~1b"),
+            Touch::reads("file").path("a/b"),
+        ];
+        let skill = touches.into_iter().fold(nested(), RawTool::touch);
+        touches_name_what_the_schema_has(skill).await;
+    }
+
+    #[tokio::test]
+    async fn touches_that_do_not_fail() {
+        for touch in [
+            Touch::writes("file").path("Path"),
+            Touch::writes("account").arg("/to/name"),
+            Touch::writes("account").arg("/from/id"),
+            Touch::writes(" "),
+        ] {
+            let skill = nested().touch(touch.clone());
+            let law = tokio::spawn(touches_name_what_the_schema_has(skill));
+            assert!(law.await.unwrap_err().is_panic(), "{touch:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn limits_and_scopes() {
+        limits_let_a_call_through(nested().max_parallel(1).timeout(Duration::from_secs(1))).await;
+        scopes_are_words(nested().scope("files:write").scope("net")).await;
+        for skill in [nested().max_parallel(0), nested().timeout(Duration::ZERO)] {
+            assert!(tokio::spawn(limits_let_a_call_through(skill)).await.unwrap_err().is_panic());
+        }
+        for scopes in [vec![""], vec!["files write"], vec!["net", "net"]] {
+            let skill = scopes.into_iter().fold(nested(), RawTool::scope);
+            assert!(tokio::spawn(scopes_are_words(skill)).await.unwrap_err().is_panic());
+        }
+    }
 }

@@ -4,15 +4,21 @@ use super::{
     FAMILY,
     model::{Thinking, max_output, thinking, version},
 };
-use crate::wire::turns::{
-    Turn, alias, args_object, blank, check_choice, marked_system, media_note, merge_extra, result_text, turns,
+use crate::wire::{
+    media::{self, Shown, shown},
+    turns::{
+        BEGINS, GO_ON, Said, Turn, alias, args_object, blank, check_choice, marked_system, media_note,
+        merge_extra, result_text, turns,
+    },
 };
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap, HashSet},
+};
 use zo_traits::{
-    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolCall, ToolChoice,
-    ToolResult,
+    Effort, Error, ErrorKind, Media, Part, Request, Result, Role, ToolCall, ToolChoice, ToolResult,
 };
 
 #[derive(Serialize)]
@@ -62,7 +68,7 @@ enum Block<'a> {
         name: &'a str,
         input: Cow<'a, Value>,
         #[serde(flatten)]
-        rest: Option<&'a Map<String, Value>>,
+        rest: BTreeMap<&'a str, &'a Value>,
     },
     ToolResult {
         tool_use_id: Cow<'a, str>,
@@ -76,7 +82,7 @@ enum Block<'a> {
     Document {
         source: Source<'a>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        title: Option<&'a str>,
+        title: Option<String>,
     },
     #[serde(untagged)]
     Verbatim(&'a Value),
@@ -85,7 +91,7 @@ enum Block<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Source<'a> {
-    Base64 { media_type: &'a str, data: &'a str },
+    Base64 { media_type: Cow<'a, str>, data: Cow<'a, str> },
     Url { url: &'a str },
 }
 
@@ -103,15 +109,21 @@ const MAX_TOKENS: u32 = 16_384;
 /// The body of a streamed answer to `request` by `model`.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for media that the API has no place for; [`ErrorKind::Invalid`] for a conversation in which
-/// nobody says anything, and for a choice of a tool that is not on offer.
+/// [`ErrorKind::Unsupported`] for a file in the user's newest message that the API has no place for (of one in an older message,
+/// of a picture, and of one in a result, the model is told); [`ErrorKind::Invalid`] for a conversation in which nobody says
+/// anything, and for a choice of a tool that is not on offer.
 pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
     check_choice(request, "anthropic.encode")?;
     let (system, turns) = turns(&request.messages);
     let mut messages = Vec::with_capacity(turns.len() + 1);
-    for turn in &turns {
+    let broken = unpaired(&turns);
+    for (at, turn) in turns.iter().enumerate() {
         let out = match turn {
-            Turn::Model(parts) => Out { role: "assistant", content: model_turn(parts) },
+            Turn::Model(parts) => {
+                let whole = |n: &usize| !broken.contains(&(at, *n));
+                let parts = parts.iter().enumerate().filter(|(n, _)| whole(n)).map(|(_, part)| *part);
+                Out { role: "assistant", content: model_turn(parts) }
+            }
             Turn::Host { results, said } => Out { role: "user", content: host_turn(results, said)? },
         };
         push(&mut messages, out);
@@ -125,7 +137,7 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
     }
     // The API wants the human to begin.
     if messages.first().is_some_and(|m: &Out<'_>| m.role == "assistant") {
-        let content = vec![Block::text("(The conversation begins with the assistant.)")];
+        let content = vec![Block::text(BEGINS)];
         messages.insert(0, Out { role: "user", content });
     }
     // It refuses an assistant's last words that end in white space.
@@ -133,6 +145,15 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
         && let Some(Block::Text { text, .. }) = content.last_mut()
     {
         *text = Cow::Owned(text.trim_end().to_owned());
+    }
+    // It goes on by itself only with what its own tools left; to a model that paused elsewhere it must be said.
+    let paused = |parts: &[&Part]| parts.iter().any(|p| matches!(p, Part::Opaque(_)));
+    if let (Some(Turn::Model(parts)), Some(Out { role: "assistant", content })) =
+        (turns.last(), messages.last())
+        && paused(parts)
+        && !content.iter().any(|b| matches!(b, Block::Verbatim(_)) && !b.is_thought())
+    {
+        messages.push(Out { role: "user", content: vec![Block::text(GO_ON)] });
     }
 
     let choice = if request.tools.is_empty() { None } else { tool_choice(&request.tool_choice) };
@@ -144,7 +165,7 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
     }
     // Neither a forced tool nor an unfinished turn that began without thinking goes together with thinking.
     let may_think = !matches!(request.tool_choice, ToolChoice::Required | ToolChoice::Tool(_))
-        && !in_thoughtless_turn(&turns);
+        && !in_thoughtless_turn(&messages);
     let thinking = match (&request.effort, thinking(model)) {
         (None, _) | (_, Thinking::Never) => None,
         (Some(effort), Thinking::Adaptive) => {
@@ -211,9 +232,8 @@ fn push<'a>(messages: &mut Vec<Out<'a>>, mut out: Out<'a>) {
     }
 }
 
-fn model_turn<'a>(parts: &[&'a Part]) -> Vec<Block<'a>> {
+fn model_turn<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<Block<'a>> {
     let mut out: Vec<Block<'a>> = parts
-        .iter()
         .filter_map(|part| {
             Some(match part {
                 Part::Text(t) | Part::Refusal(t) if blank(&t.text) => return None,
@@ -221,7 +241,9 @@ fn model_turn<'a>(parts: &[&'a Part]) -> Vec<Block<'a>> {
                     let own = t.replay.as_ref().filter(|r| r.provider == FAMILY);
                     Block::Text {
                         text: Cow::Borrowed(&t.text),
-                        citations: own.and_then(|r| r.data.get("citations")),
+                        citations: own
+                            .and_then(|r| r.data.get("citations"))
+                            .filter(|c| c.as_array().is_some_and(|all| !all.is_empty())),
                     }
                 }
                 Part::Reasoning(t) => {
@@ -231,7 +253,9 @@ fn model_turn<'a>(parts: &[&'a Part]) -> Vec<Block<'a>> {
                     Block::Thinking { thinking: &t.text, signature }
                 }
                 Part::ToolCall(call) => tool_use(call),
-                Part::Opaque(replay) if replay.provider == FAMILY => Block::Verbatim(&replay.data),
+                Part::Opaque(replay) if replay.provider == FAMILY && is_whole(&replay.data) => {
+                    Block::Verbatim(&replay.data)
+                }
                 _ => return None,
             })
         })
@@ -248,21 +272,84 @@ fn tool_use(call: &ToolCall) -> Block<'_> {
         id: wire_id(&call.id),
         name: &call.name,
         input: args_object(&call.args),
-        rest: call.replay.as_ref().filter(|r| r.provider == FAMILY).and_then(|r| r.data.as_object()),
+        rest: call
+            .replay
+            .as_ref()
+            .filter(|r| r.provider == FAMILY)
+            .and_then(|r| r.data.as_object())
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str(), value))
+            .filter(|(key, _)| !matches!(*key, "type" | "id" | "name" | "input"))
+            .collect(),
     }
 }
 
-fn host_turn<'a>(results: &[&'a ToolResult], said: &[(&'a Role, Vec<&'a Part>)]) -> Result<Vec<Block<'a>>> {
+fn text_of<'a>(block: &'a Value, key: &str) -> &'a str {
+    block.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Can it go back as it is? What the wire has parts for comes as these, never as a block of its provider's own.
+fn is_whole(block: &Value) -> bool {
+    match text_of(block, "type") {
+        "" | "text" | "image" | "document" | "tool_use" | "tool_result" => false,
+        "thinking" => {
+            block.get("thinking").is_some_and(Value::is_string) && !text_of(block, "signature").is_empty()
+        }
+        "redacted_thinking" => !text_of(block, "data").is_empty(),
+        kind if kind.ends_with("tool_use") => !text_of(block, "id").is_empty(),
+        _ => true,
+    }
+}
+
+/// Places (turn, part) of calls and results of the provider's own tools that lack their counterpart, as when an answer was
+/// cut: the API refuses the one without the other. A call may wait for its result as long as the model's turn lasts.
+fn unpaired(turns: &[Turn<'_>]) -> HashSet<(usize, usize)> {
+    let (mut out, mut known, mut open) = (HashSet::new(), HashSet::new(), HashMap::new());
+    for (at, turn) in turns.iter().enumerate() {
+        match turn {
+            Turn::Host { results, .. } if results.is_empty() => {
+                out.extend(open.drain().map(|(_, place)| place))
+            }
+            Turn::Host { .. } => {}
+            Turn::Model(parts) => {
+                for (n, part) in parts.iter().enumerate() {
+                    let Part::Opaque(replay) = part else { continue };
+                    if replay.provider != FAMILY {
+                        continue;
+                    }
+                    let (id, answers) = (text_of(&replay.data, "id"), text_of(&replay.data, "tool_use_id"));
+                    let fine = if !answers.is_empty() {
+                        open.remove(answers).is_some()
+                    } else if text_of(&replay.data, "type").ends_with("tool_use") {
+                        let new = known.insert(id);
+                        if new {
+                            open.insert(id, (at, n));
+                        }
+                        new
+                    } else {
+                        true
+                    };
+                    if !fine {
+                        out.insert((at, n));
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+fn host_turn<'a>(results: &[&'a ToolResult], said: &[Said<'a>]) -> Result<Vec<Block<'a>>> {
     let mut out: Vec<Block<'a>> = results
         .iter()
         .map(|result| {
             let mut content = vec![Block::text(result_text(result))];
-            content
-                .extend(result.media.iter().map(|m| media(m).unwrap_or_else(|_| Block::text(media_note(m)))));
+            content.extend(result.media.iter().map(media_or_note));
             Block::ToolResult { tool_use_id: wire_id(&result.id), content, is_error: result.is_error() }
         })
         .collect();
-    for (role, parts) in said {
+    for Said { role, parts, asked } in said {
         for part in parts {
             match part {
                 Part::Text(t) | Part::Refusal(t) if blank(&t.text) => {}
@@ -271,11 +358,9 @@ fn host_turn<'a>(results: &[&'a ToolResult], said: &[(&'a Role, Vec<&'a Part>)])
                 } else {
                     Block::text(&*t.text)
                 }),
-                // A picture of a kind that is not taken is told of, like one in a result.
-                Part::Media(m) if m.media_type.starts_with("image/") => {
-                    out.push(media(m).unwrap_or_else(|_| Block::text(media_note(m))));
-                }
-                Part::Media(m) => out.push(media(m)?),
+                Part::Media(m) if !asked || media::is_picture(m) => out.push(media_or_note(m)),
+                Part::Media(m) => out
+                    .push(media(m).ok_or_else(|| media::refused(m, "anthropic.encode", "the Messages API"))?),
                 _ => {}
             }
         }
@@ -283,26 +368,33 @@ fn host_turn<'a>(results: &[&'a ToolResult], said: &[(&'a Role, Vec<&'a Part>)])
     Ok(out)
 }
 
-fn media(media: &Media) -> Result<Block<'_>> {
-    let refuse = || {
-        Error::new(
-            ErrorKind::Unsupported,
-            "anthropic.encode",
-            format_args!("the Messages API takes no {} here", media.media_type),
-        )
+/// Longest title of a document, in characters.
+const MAX_TITLE: usize = 500;
+
+fn media(media: &Media) -> Option<Block<'_>> {
+    let Shown { kind, source } = shown(media)?;
+    let document = match &*kind {
+        "image/jpeg" | "image/png" | "image/gif" | "image/webp" => false,
+        "application/pdf" => true,
+        _ => return None,
     };
-    // A common misspelling.
-    let kind = if media.media_type == "image/jpg" { "image/jpeg" } else { &media.media_type };
-    let source = match &media.source {
-        MediaSource::Base64(data) => Source::Base64 { media_type: kind, data },
-        MediaSource::Url(url) => Source::Url { url },
-        _ => return Err(refuse()),
+    let source = match source {
+        // Its servers follow no other links.
+        media::Source::Link(url) if media::starts(url, "https:") => Source::Url { url },
+        media::Source::Link(_) => return None,
+        media::Source::Bytes(data) => Source::Base64 { media_type: kind, data },
     };
-    match kind {
-        "image/jpeg" | "image/png" | "image/gif" | "image/webp" => Ok(Block::Image { source }),
-        "application/pdf" => Ok(Block::Document { source, title: media.name.as_deref() }),
-        _ => Err(refuse()),
-    }
+    Some(match document {
+        true => {
+            let title = media.name.as_deref().filter(|name| !blank(name));
+            Block::Document { source, title: title.map(|name| name.chars().take(MAX_TITLE).collect()) }
+        }
+        false => Block::Image { source },
+    })
+}
+
+fn media_or_note(file: &Media) -> Block<'_> {
+    media(file).unwrap_or_else(|| Block::text(media_note(file)))
 }
 
 fn tool_choice(choice: &ToolChoice) -> Option<Value> {
@@ -323,18 +415,13 @@ fn budget(effort: &Effort) -> Option<u32> {
     }
 }
 
-/// Is the model in the middle of a turn (its tool results are being sent) that holds no thinking? The API does not let
-/// thinking begin there.
-fn in_thoughtless_turn(turns: &[Turn<'_>]) -> bool {
-    let [.., Turn::Model(parts), Turn::Host { results, .. }] = turns else { return false };
-    !results.is_empty()
-        && !parts.iter().any(|p| match p {
-            Part::Reasoning(t) => t.replay.as_ref().is_some_and(|r| r.provider == FAMILY),
-            Part::Opaque(r) => {
-                r.provider == FAMILY && r.data.get("type").is_some_and(|t| t == "redacted_thinking")
-            }
-            _ => false,
-        })
+/// Is the model in the middle of a turn (its tool results are being sent) that holds no thinking? The API does not let thinking
+/// begin there.
+fn in_thoughtless_turn(messages: &[Out<'_>]) -> bool {
+    let [.., Out { role: "assistant", content }, Out { role: "user", content: results }] = messages else {
+        return false;
+    };
+    matches!(results.first(), Some(Block::ToolResult { .. })) && !content.iter().any(Block::is_thought)
 }
 
 /// The API takes ids of letters, digits, `_` and `-`. Another provider's id may be anything; call and result get the same
@@ -350,7 +437,7 @@ mod tests {
     use super::*;
     use crate::wire::{Codec, anthropic::Messages};
     use std::collections::VecDeque;
-    use zo_traits::{Accumulator, Message, Replay, Text, ToolSpec, ToolStatus};
+    use zo_traits::{Accumulator, MediaSource, Message, Replay, Text, ToolSpec, ToolStatus};
 
     fn body(request: &Request) -> Value {
         serde_json::from_slice(&encode(request, "claude-sonnet-4-6").unwrap()).unwrap()
@@ -540,7 +627,7 @@ mod tests {
         assert_eq!(b["thinking"]["budget_tokens"], 24_576);
         assert!(b["max_tokens"].as_u64().unwrap() > 24_576);
         assert!(of(&r, "claude-3-5-haiku-latest").get("thinking").is_none());
-        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))].into();
         r.tool_choice = ToolChoice::Tool("f".into());
         let b = of(&r, "claude-sonnet-4-5");
         assert!(b.get("thinking").is_none());

@@ -2,17 +2,19 @@
 
 use crate::{
     dialect::{Dialect, EffortField, SchemaField, TokensField},
-    wire::turns::{
-        Turn, alias, args_object, blank, check_choice, marked_system, media_note, media_url, merge_extra,
-        result_text, turns,
+    wire::{
+        media::{Shown, Source, is_picture, refused, shown},
+        turns::{
+            BEGINS, GO_ON, Said, Turn, alias, alternate, args_object, blank, check_choice, marked_system,
+            media_note, merge_extra, result_text, turns,
+        },
     },
 };
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use zo_traits::{
-    Effort, Error, ErrorKind, Media, MediaSource, Part, Request, Result, Role, ToolChoice, ToolResult,
-    ToolSpec,
+    Effort, Error, ErrorKind, Media, Part, Request, Result, Role, ToolChoice, ToolResult, ToolSpec,
 };
 
 #[derive(Serialize)]
@@ -55,8 +57,8 @@ struct Out<'a> {
     tool_calls: Vec<Call<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<Cow<'a, str>>,
-    #[serde(flatten)]
-    replayed: Map<String, Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasoning_details: Vec<&'a Value>,
 }
 
 impl<'a> Out<'a> {
@@ -67,7 +69,7 @@ impl<'a> Out<'a> {
             reasoning_content: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
-            replayed: Map::new(),
+            reasoning_details: Vec::new(),
         }
     }
 }
@@ -95,14 +97,14 @@ struct Url<'a> {
 
 #[derive(Serialize)]
 struct Audio<'a> {
-    data: &'a str,
+    data: Cow<'a, str>,
     format: &'a str,
 }
 
 #[derive(Serialize)]
 struct File<'a> {
     filename: &'a str,
-    file_data: Cow<'a, str>,
+    file_data: String,
 }
 
 #[derive(Serialize)]
@@ -140,8 +142,9 @@ struct Spec<'a> {
 /// sent `reasoning_effort: "none"`, whatever the request's effort ([`Request::extra`] wins, as ever).
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] for media that chat completions have no place for; [`ErrorKind::Invalid`] for a conversation
-/// in which nobody says anything, and for a choice of a tool that is not on offer.
+/// [`ErrorKind::Unsupported`] for a file in the user's newest message that the provider has no place for (of one in an older
+/// message, of a picture, and of one in a result, the model is told); [`ErrorKind::Invalid`] for a conversation in which nobody
+/// says anything, and for a choice of a tool that is not on offer.
 pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -> Result<Vec<u8>> {
     check_choice(request, "openai.encode")?;
     let openai = dialect.effort == EffortField::ReasoningModels;
@@ -221,6 +224,9 @@ fn messages<'a>(
     ask: Option<String>,
 ) -> Result<Vec<Out<'a>>> {
     let (system, turns) = turns(&request.messages);
+    // What another provider paused at is no end of a turn, but the end of what can be sent of it.
+    let paused = matches!(turns.last(), Some(Turn::Model(parts)) if parts.iter().any(|p| matches!(p, Part::Opaque(_))));
+    let turns = alternate(turns);
     let mut out = Vec::with_capacity(request.messages.len() + 1);
     // One system message: many templates take no second one.
     let told = !system.is_empty();
@@ -237,6 +243,12 @@ fn messages<'a>(
             Turn::Host { results, said } => host_turn(&results, &said, dialect, &mut out)?,
         }
     }
+    if dialect.strict_turns && out.first().is_some_and(|m: &Out<'_>| m.role == "assistant") {
+        out.insert(0, Out::new("user", Some(Content::Text(BEGINS.into()))));
+    }
+    if (dialect.strict_turns || paused) && out.last().is_some_and(|m| m.role == "assistant") {
+        out.push(Out::new("user", Some(Content::Text(GO_ON.into()))));
+    }
     if told || !out.is_empty() {
         out.splice(0..0, lead);
     }
@@ -245,8 +257,8 @@ fn messages<'a>(
 
 /// For each turn: was a tool called between the question before it and the one after it?
 fn with_tools(turns: &[Turn<'_>]) -> Vec<bool> {
-    let spoke = |(role, parts): &(&Role, Vec<&Part>)| {
-        **role == Role::User && parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
+    let spoke = |said: &Said<'_>| {
+        *said.role == Role::User && said.parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
     };
     let asks = |turn: &Turn<'_>| matches!(turn, Turn::Host { said, .. } if said.iter().any(spoke));
     let calls = |turn: &Turn<'_>| matches!(turn, Turn::Model(parts) if parts.iter().any(|p| matches!(p, Part::ToolCall(_))));
@@ -273,23 +285,13 @@ fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning
                 kind: "function",
                 function: Function { name: &call.name, arguments: args_object(&call.args).to_string() },
             }),
-            Part::Opaque(replay) if replay.provider == family => {
-                for (key, value) in replay.data.as_object().into_iter().flatten() {
-                    match (out.replayed.get_mut(key), value) {
-                        // Messages that became one: their lists become one, too.
-                        (Some(Value::Array(all)), Value::Array(more)) => all.extend(more.iter().cloned()),
-                        _ => {
-                            out.replayed.insert(key.clone(), value.clone());
-                        }
-                    }
-                }
+            // The one field that a server of this wire wants back. Messages that became one: their lists become one, too.
+            Part::Opaque(replay) if replay.provider == family && dialect.replay_details => {
+                let details = replay.data.get("reasoning_details").and_then(Value::as_array);
+                out.reasoning_details.extend(details.into_iter().flatten());
             }
             _ => {}
         }
-    }
-    // The fields of a message that are ours are never replaced by replayed ones.
-    for own in ["role", "content", "tool_calls", "tool_call_id", "reasoning_content"] {
-        out.replayed.remove(own);
     }
     out.content = (!blank(&text)).then_some(Content::Text(text));
     // Empty where there was none: the field itself is asked for.
@@ -299,7 +301,7 @@ fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning
 
 fn host_turn<'a>(
     results: &[&'a ToolResult],
-    said: &[(&'a Role, Vec<&'a Part>)],
+    said: &[Said<'a>],
     dialect: &Dialect,
     out: &mut Vec<Out<'a>>,
 ) -> Result<()> {
@@ -308,14 +310,14 @@ fn host_turn<'a>(
         let mut text = result_text(result);
         for media in &result.media {
             // A tool message takes text only: pictures follow in a message of their own.
-            match piece(media) {
-                Ok(piece) => {
+            match piece(media, dialect) {
+                Some(piece) => {
                     shown.push(Piece::Text {
                         text: format!("Result of {} ({}):", result.name, result.id).into(),
                     });
                     shown.push(piece);
                 }
-                Err(_) => text = Cow::Owned(format!("{text}\n{}", media_note(media))),
+                None => text = Cow::Owned(format!("{text}\n{}", media_note(media))),
             }
         }
         let mut message = Out::new("tool", Some(Content::Text(text)));
@@ -327,7 +329,7 @@ fn host_turn<'a>(
         users.push(shown);
     }
     let mut after_system = false;
-    for (role, parts) in said {
+    for Said { role, parts, asked } in said {
         let system = **role == Role::System;
         if system && dialect.mid_system && !dialect.strict_turns {
             for text in parts.iter().filter_map(|p| p.as_text()).filter(|t| !blank(t)) {
@@ -343,7 +345,13 @@ fn host_turn<'a>(
                 Part::Text(t) | Part::Refusal(t) => pieces.push(Piece::Text {
                     text: if system { marked_system(&t.text).into() } else { Cow::Borrowed(&t.text) },
                 }),
-                Part::Media(media) => pieces.push(piece(media)?),
+                Part::Media(media) => pieces.push(match piece(media, dialect) {
+                    Some(piece) => piece,
+                    None if *asked && !is_picture(media) => {
+                        return Err(refused(media, "openai.encode", dialect.id));
+                    }
+                    None => Piece::Text { text: media_note(media).into() },
+                }),
                 _ => {}
             }
         }
@@ -387,27 +395,33 @@ fn flush<'a>(users: &mut Vec<Vec<Piece<'a>>>, out: &mut Vec<Out<'a>>) {
     }
 }
 
-fn piece(media: &Media) -> Result<Piece<'_>> {
-    let refuse = || {
-        Error::new(
-            ErrorKind::Unsupported,
-            "openai.encode",
-            format_args!("chat completions take no {} here", media.media_type),
-        )
-    };
-    let url = || media_url(media).ok_or_else(refuse);
-    Ok(match (media.media_type.as_str(), &media.source) {
-        (kind, _) if kind.starts_with("image/") => Piece::ImageUrl { image_url: Url { url: url()? } },
-        ("audio/wav" | "audio/x-wav", MediaSource::Base64(data)) => {
+fn piece<'a>(media: &'a Media, dialect: &Dialect) -> Option<Piece<'a>> {
+    let Shown { kind, source } = shown(media)?;
+    if dialect.media.is_some_and(|taken| !taken.contains(&&*kind)) {
+        return None;
+    }
+    let url = |data: &str| format!("data:{kind};base64,{data}");
+    Some(match (&*kind, source) {
+        // No picture but a text that describes one.
+        ("image/svg+xml", _) => return None,
+        (kind, source) if kind.starts_with("image/") => {
+            let url = match source {
+                Source::Link(url) => Cow::Borrowed(url),
+                Source::Bytes(data) => Cow::Owned(url(&data)),
+            };
+            Piece::ImageUrl { image_url: Url { url } }
+        }
+        ("audio/wav", Source::Bytes(data)) => {
             Piece::InputAudio { input_audio: Audio { data, format: "wav" } }
         }
-        ("audio/mpeg" | "audio/mp3", MediaSource::Base64(data)) => {
+        ("audio/mpeg", Source::Bytes(data)) => {
             Piece::InputAudio { input_audio: Audio { data, format: "mp3" } }
         }
-        ("application/pdf", MediaSource::Base64(_)) => Piece::File {
-            file: File { filename: media.name.as_deref().unwrap_or("file.pdf"), file_data: url()? },
-        },
-        _ => return Err(refuse()),
+        ("application/pdf", Source::Bytes(data)) => {
+            let filename = media.name.as_deref().filter(|name| !blank(name)).unwrap_or("file.pdf");
+            Piece::File { file: File { filename, file_data: url(&data) } }
+        }
+        _ => return None,
     })
 }
 
@@ -498,7 +512,7 @@ fn is_strict(schema: &Value) -> bool {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use zo_traits::{Message, Replay, Text, ToolCall, ToolStatus};
+    use zo_traits::{MediaSource, Message, Replay, Text, ToolCall, ToolStatus};
 
     fn body(request: &Request, dialect: &str) -> Value {
         let dialect = Dialect::named(dialect).unwrap();
@@ -640,7 +654,7 @@ mod tests {
             assert!(b.get("stop").is_none(), "{model}");
         }
         assert_eq!(of(&r, "gpt-4.1")["stop"], json!(["END"]));
-        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))].into();
         r.effort = Some(Effort::High);
         assert_eq!(of(&r, "gpt-5.4-mini")["reasoning_effort"], "none");
         assert_eq!(of(&r, "gpt-5.3")["reasoning_effort"], "high");
@@ -659,7 +673,7 @@ mod tests {
         let b = body(&r, "groq");
         assert_eq!((&b["stream"], &b["response_format"]["type"]), (&json!(false), &json!("json_schema")));
         assert!(b.get("stream_options").is_none());
-        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))].into();
         let b = body(&r, "groq");
         assert!(b["stream"] == true && b.get("response_format").is_none(), "{b}");
         assert!(b["messages"][0]["content"].as_str().unwrap().contains("JSON Schema"), "{b}");
@@ -711,7 +725,7 @@ mod tests {
     #[test]
     fn parameters_follow_the_dialect() {
         let mut r = Request::new("", [Message::user("x")]);
-        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))];
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))].into();
         r.tool_choice = ToolChoice::Required;
         (r.max_tokens, r.temperature, r.effort) = (Some(7), Some(0.7), Some(Effort::Low));
         r.output_schema =
@@ -735,7 +749,7 @@ mod tests {
         assert_eq!(deepseek["response_format"], json!({"type": "json_object"}));
         assert!(deepseek["messages"][0]["content"].as_str().unwrap().contains("additionalProperties"));
         assert_eq!(body(&r, "openrouter")["reasoning"]["effort"], "low");
-        r.tools.push(ToolSpec::new("g", "", json!({"type": "object"})));
+        r = r.tools([ToolSpec::new("g", "", json!({"type": "object"}))]);
         r.tool_choice = ToolChoice::Tool("g".into());
         assert_eq!(body(&r, "openai")["tool_choice"]["function"]["name"], "g");
         let local = body(&r, "llamacpp");
