@@ -31,12 +31,17 @@
 //!
 //! # Where to look
 //! * [`Zo`]: what can be asked of an agent; [`ZoBuilder`]: how one is put together, with all defaults.
-//! * [`RunStream`] and [`RunEvent`]: following a run as it happens. [`Reply`]: what it leaves.
-//! * [`Zo::unfinished`] and [`Zo::resume`]: after a crash.
+//! * [`RunStream`] and [`RunEvent`]: following a run as it happens; [`Cursor`] and [`Zo::attach`]: from anywhere in it. [`Reply`]:
+//!   what it leaves.
+//! * [`Zo::unfinished`] and [`Zo::resume`]: after a crash. [`Zo::replay`] and [`Zo::fork`]: to find out why, and to try another way.
+//! * [`Permissions`], [`Zo::approvals`]: what may be done, and what waits for a person.
+//! * [`Limits`], [`Zo::open_ledger`], [`Overspent`]: what it may cost.
+//! * [`Zo::spawn`], [`Zo::spawn_all`], [`Persona`], [`Zo::say`], [`Zo::work`]: many agents at once, and speaking to them.
+//! * [`Zo::compactions`], [`Zo::pin`]: long conversations. [`Zo::create_rule`]: standing instructions.
 //! * [`Ask`] and [`Cx`]: everything that can be said about one question, cancellation and budgets included.
 //! * [`Provider`], [`Skill`], [`MemoryStore`], [`Transcript`], [`Clock`]: the parts, each replaceable.
-//! * [`Machine`]: the loop without I/O.
-//! * [`schema`]: the check of tool arguments.
+//! * [`Machine`]: the loop without I/O. [`normal`]: the form in which every provider takes a conversation. [`schema`]: the check of
+//!   tool arguments. [`trace`]: the names of its spans.
 //!
 //! # Features
 //! `openai`, `anthropic` (providers over HTTP), `skills` (`skill_fn`, `#[skill]`, `SKILL.md`), `memory` (conversations and
@@ -44,7 +49,7 @@
 //! of them there is still the agent with its journal, for parts of your own.
 //!
 //! # Runtime
-//! Tokio, with its time driver. Tools are spawned onto it; everything else runs in the caller's task.
+//! Tokio, with its time driver. Tools and spawned runs are tasks of it; everything else runs in the caller's task.
 #![forbid(unsafe_code)]
 
 mod admission;
