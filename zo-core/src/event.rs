@@ -1,6 +1,6 @@
 //! What a run tells its host while it goes, and what it leaves.
 
-use crate::Approval;
+use crate::{Approval, Machine, Step};
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use zo_traits::{
@@ -186,6 +186,25 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// What a run leaves that has come so far.
+    pub(crate) fn of(run: &RunId, machine: &Machine, microusd: u64, approvals: Vec<Approval>) -> Self {
+        let finish = match machine.step() {
+            Step::Done(reason) => reason,
+            _ if !approvals.is_empty() => FinishReason::Other(PARKED.into()),
+            _ => FinishReason::Other("interrupted".into()),
+        };
+        Self {
+            run: run.clone(),
+            text: machine.final_text().to_owned(),
+            messages: machine.messages().to_vec(),
+            finish,
+            usage: machine.usage(),
+            microusd,
+            steps: machine.steps(),
+            approvals,
+        }
+    }
+
     /// Does it wait for approvals rather than being over?
     pub fn is_parked(&self) -> bool {
         !self.approvals.is_empty()

@@ -10,7 +10,7 @@ use crate::{
         record::{self, Compaction},
     },
     driver::{Frames, MAX_DEPTH, Run},
-    journal::{Append, Header, Journal, Setup},
+    journal::{Append, Header, Journal, Setup, missing},
     ledger::{self, Ledgers},
     permission, replay, rules,
     toolbox::{ToolLimiter, ToolLimits, Toolbox},
@@ -108,7 +108,7 @@ impl Inner {
             return Err(Error::new(ErrorKind::Invalid, "zo.fork", "the conversation has no name"));
         }
         self.journal.settled().await?;
-        let source = self.journal.load(run)?.header.conversation;
+        let source = self.journal.header(run)?.ok_or_else(|| missing(run))?.conversation;
         let fork = replay::fork(self, run, steps, &conversation, RunId::new(self.clock.now()))?;
         let _turn = self.conversations.turn(&conversation).await;
         if !self.journal.interrupted_in(&conversation).is_empty() {

@@ -306,12 +306,11 @@ pub const INVALID_NAME: &str = "invalid_tool_name";
 /// A conversation with a tool name of other characters is refused by providers, again and again: what the model made up must
 /// not get into it. The name it is given instead belongs to no tool, so nothing runs.
 fn make_sendable(call: &mut ToolCall) {
-    let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     // What is nested deeper could be stored and not read back.
     if !normal::is_shallow(&call.args) {
         call.args = "(arguments nested too deep to be kept)".into();
     }
-    if call.name.is_empty() || call.name.len() > 64 || !call.name.chars().all(good) {
+    if !normal::good_name(&call.name) {
         call.name = INVALID_NAME.into();
     }
 }

@@ -388,7 +388,8 @@ fn good_id(id: &str) -> bool {
     (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
 }
 
-fn good_name(name: &str) -> bool {
+/// The strictest rule among the providers for the name of a tool.
+pub(crate) fn good_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }

@@ -4,14 +4,13 @@
 //! field that is left out is inherited; a persona can narrow what its parent has and never widen it. Since a persona is
 //! offered to a model as a tool, its name obeys the rule for names of tools.
 
+use crate::{normal, permission};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zo_traits::{Error, ErrorKind, Limits, Result};
 
 const OP: &str = "persona.check";
 
-/// Longest name, in bytes: the strictest rule among the providers, as for tools.
-const MAX_NAME: usize = 64;
 /// Longest description, in characters: it is part of every request that offers the persona.
 const MAX_DESCRIPTION: usize = 2_000;
 /// Longest prompt, in characters.
@@ -125,9 +124,7 @@ impl Persona {
 
     /// Is the tool of this name offered to it, as far as the persona decides?
     pub fn offers(&self, tool: &str) -> bool {
-        self.tools
-            .as_ref()
-            .is_none_or(|patterns| patterns.iter().any(|p| matches(p.as_bytes(), tool.as_bytes())))
+        self.tools.as_ref().is_none_or(|patterns| patterns.iter().any(|p| permission::glob(p, tool)))
     }
 
     /// Is it one that can be used?
@@ -135,8 +132,7 @@ impl Persona {
     /// # Errors
     /// [`ErrorKind::Invalid`] that names the persona, the field and what is wrong with it.
     pub fn check(&self) -> Result<()> {
-        let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if self.name.is_empty() || self.name.len() > MAX_NAME || !self.name.chars().all(good) {
+        if !normal::good_name(&self.name) {
             return Err(
                 self.wrong("name", "must be of [a-zA-Z0-9_-], 1 to 64 characters, as it names a tool")
             );
@@ -184,33 +180,6 @@ impl Persona {
     fn wrong(&self, field: &str, what: impl std::fmt::Display) -> Error {
         Error::new(ErrorKind::Invalid, OP, format_args!("{field} of persona {:.80?} {what}", self.name))
     }
-}
-
-/// Does the whole of `text` match? In time of at most the product of both lengths.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    // Where to go on from when what follows the last `*` does not fit: the `*` then takes one character more.
-    let mut retry: Option<(usize, usize)> = None;
-    while let Some(c) = text.get(t) {
-        match pattern.get(p) {
-            Some(b'*') => {
-                retry = Some((p, t));
-                p += 1;
-            }
-            Some(x) if x == c || *x == b'?' => {
-                p += 1;
-                t += 1;
-            }
-            _ => match &mut retry {
-                Some((star, taken)) => {
-                    *taken += 1;
-                    (p, t) = (*star + 1, *taken);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.iter().skip(p).all(|c| *c == b'*')
 }
 
 /// The personas of an agent, by name.
@@ -390,7 +359,7 @@ mod tests {
     proptest! {
         #[test]
         fn patterns_match_as_their_definition(p in "[ab*?]{0,7}", t in "[ab]{0,8}") {
-            prop_assert_eq!(matches(p.as_bytes(), t.as_bytes()), naive(p.as_bytes(), t.as_bytes()));
+            prop_assert_eq!(permission::glob(&p, &t), naive(p.as_bytes(), t.as_bytes()));
         }
 
         #[test]

@@ -9,8 +9,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use zo_traits::{
-    Cx, Error, ErrorKind, FinishReason, Message, Part, Request, Response, Result, ToolChoice, ToolOutput,
-    ToolResult,
+    Cx, Error, ErrorKind, Message, Part, Request, Response, Result, ToolChoice, ToolOutput, ToolResult,
 };
 
 /// A run on record, gone through again without asking a model or running a tool.
@@ -59,7 +58,7 @@ pub(crate) async fn replay(inner: &Inner, run: &RunId) -> Result<RunReplay> {
     };
     let mut recorded = Recorded::new(header.clone());
     let mut now = setup(header.setup.as_deref())?;
-    let stuff = back(inner, &cx, &recorded).await?;
+    let stuff = back(inner, &cx, &header, recorded.compaction.as_ref(), recorded.machine.messages()).await?;
     recorded.machine.reserve_ids(&stuff.history);
     let own = recorded.machine.messages();
     let mut seen = view(&header, &now, stuff, recorded.shortened, own);
@@ -92,7 +91,8 @@ pub(crate) async fn replay(inner: &Inner, run: &RunId) -> Result<RunReplay> {
         recorded.next = at.saturating_add(1);
         recorded.apply(entry)?;
         if again {
-            let stuff = back(inner, &cx, &recorded).await?;
+            let stuff =
+                back(inner, &cx, &header, recorded.compaction.as_ref(), recorded.machine.messages()).await?;
             let own = recorded.machine.messages();
             seen = view(&header, &now, stuff, recorded.shortened, own);
         }
@@ -130,22 +130,8 @@ fn request_of(seen: &mut View, recorded: &Recorded, sent: Option<&str>, number: 
 pub(crate) type Told = Vec<(u32, Result<RunEvent>)>;
 
 /// What a run leaves, as its record tells.
-pub(crate) fn reply(recorded: &Recorded, run: &RunId, approvals: Vec<crate::Approval>) -> Reply {
-    let finish = match recorded.machine.step() {
-        Step::Done(reason) => reason,
-        _ if !approvals.is_empty() => FinishReason::Other(crate::PARKED.into()),
-        _ => FinishReason::Other("interrupted".into()),
-    };
-    Reply {
-        run: run.clone(),
-        text: recorded.machine.final_text().to_owned(),
-        messages: recorded.machine.messages().to_vec(),
-        finish,
-        usage: recorded.machine.usage(),
-        microusd: recorded.microusd,
-        steps: recorded.machine.steps(),
-        approvals,
-    }
+fn reply(recorded: &Recorded, run: &RunId, approvals: Vec<crate::Approval>) -> Reply {
+    Reply::of(run, &recorded.machine, recorded.microusd, approvals)
 }
 
 /// The events of a run as the journal tells them, those of entry `from` and later, each with its entry; and the number of the

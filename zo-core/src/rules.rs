@@ -4,6 +4,7 @@
 //! is bounded, is one line each, and is the same bytes as long as the rules are the same ([`render`]). The functions over a
 //! transaction are for whoever wants a rule and something else in one commit; [`RulesSkill`] gives the model hands on them.
 
+use crate::digest::Fnv;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::{
@@ -40,12 +41,10 @@ pub struct RuleId(u64);
 impl RuleId {
     /// The same for the same effect, so that an effect that is tried again makes nothing new.
     fn of(effect: &str) -> Self {
-        // FNV-1a: must be the same in every version and on every machine, which the standard hasher is not.
-        Self(
-            effect
-                .bytes()
-                .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)),
-        )
+        // Must be the same in every version and on every machine, which the standard hasher is not.
+        let mut fnv = Fnv::default();
+        fnv.add(effect.as_bytes());
+        Self(fnv.value())
     }
 
     fn random() -> Self {

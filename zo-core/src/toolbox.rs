@@ -4,7 +4,7 @@
 //! A call runs in a task of its own. When its run is cancelled or dropped, or its time is over, the task is aborted and not
 //! waited for: a tool that heeds nothing ends at its next `await`, one that blocks its thread is left behind.
 
-use crate::{INVALID_NAME, schema};
+use crate::{INVALID_NAME, normal, schema};
 use serde_json::Value;
 use std::{
     collections::HashMap,
@@ -196,9 +196,7 @@ impl Toolbox {
         let mut tools: HashMap<String, (ToolSpec, Arc<dyn Skill>)> = HashMap::new();
         for skill in skills {
             for spec in skill.tools().iter() {
-                let good = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-                let fits = !spec.name.is_empty() && spec.name.len() <= 64 && spec.name.chars().all(good);
-                if !fits || spec.name == INVALID_NAME {
+                if !normal::good_name(&spec.name) || spec.name == INVALID_NAME {
                     return Err(Error::new(
                         ErrorKind::Invalid,
                         "zo.tools",

@@ -6,7 +6,7 @@ use crate::{
     ask::check_message,
     driver::Run,
     inner::Inner,
-    journal::{Entry, Listener, Log, under_way},
+    journal::{Entry, Listener, Log, missing, under_way},
 };
 use serde_json::Value;
 use std::{
@@ -211,7 +211,7 @@ impl Zo {
             return Err(under_way(run));
         }
         journal.settled().await?;
-        let conversation = journal.load(run)?.header.conversation;
+        let conversation = journal.header(run)?.ok_or_else(|| missing(run))?.conversation;
         let _turn = self.inner.conversations.turn(&conversation).await;
         // Whoever had the turn before may have been dropped and left a write behind.
         journal.settled().await?;

@@ -7,33 +7,12 @@
 use serde_json::json;
 use std::{
     collections::HashMap,
-    future::{Future, poll_fn},
     path::Path,
-    pin::pin,
     sync::atomic::{AtomicU32, Ordering},
-    task::Poll,
     time::Duration,
 };
 use zo_core::{Effect, Message, Role, ToolStatus, Zo};
-use zo_testkit::{Scripted, Turn, tool};
-
-/// Polls `work` up to `n` times and drops it; what it came to, if it got there.
-async fn polled<F: Future>(work: F, n: u32) -> Option<F::Output> {
-    let (mut work, mut left) = (pin!(work), n);
-    poll_fn(move |task| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match work.as_mut().poll(task) {
-            Poll::Ready(out) => Poll::Ready(Some(out)),
-            // Nothing wakes a task that is about to be dropped.
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
+use zo_testkit::{Scripted, Turn, polled, tool};
 
 static PAID: AtomicU32 = AtomicU32::new(0);
 

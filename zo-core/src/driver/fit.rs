@@ -13,7 +13,7 @@ use crate::{
 };
 use std::borrow::Cow;
 use zo_store::Urgency;
-use zo_traits::{ErrorKind, Message, Result, Spend, Usage};
+use zo_traits::{ErrorKind, Message, Result, Usage};
 
 /// Longest summary, in tokens.
 const SUMMARY: u32 = 1_024;
@@ -86,11 +86,11 @@ impl Run {
         let costs = self.inner.estimator.messages(&model, &raw);
         // What is asked for is a size of the whole; and something goes in any case.
         let total: u64 = costs.iter().fold(0, |sum, n| sum.saturating_add(*n));
-        let rest = self.view.tokens(&self.inner.estimator).saturating_sub(total);
+        let before = self.view.tokens(&self.inner.estimator);
+        let rest = before.saturating_sub(total);
         let keep = keep.saturating_sub(rest).min(total.saturating_sub(1).min(total / 4 * 3));
         let pins = self.inner.pins(&conversation)?;
         let pinned = |i: usize| pins.contains(&(since + i as u64));
-        let before = self.view.tokens(&self.inner.estimator);
         let Some(plan) = compact::plan(&raw, &costs, &pinned, keep) else {
             return self.shorten(before).await;
         };
@@ -117,16 +117,7 @@ impl Run {
         let mut compaction = Compaction::new(&conversation, since, upto, summary.text, summary.method, now);
         compaction.pinned = positions;
         compaction.tokens_before = before;
-        // Seen anew with it.
-        let mut recorded = crate::journal::Recorded::new(self.header.clone());
-        recorded.machine = self.machine.clone();
-        recorded.compaction = Some(compaction.clone());
-        let stuff = self.cx.race("zo.compact", start::back(&self.inner, &self.cx, &recorded)).await??;
-        let max_tokens = self.view.request.max_tokens;
-        let own = self.machine.messages();
-        self.view = start::view(&self.header, &self.setup, stuff, self.shortened, own);
-        self.view.catch_up(own);
-        self.view.request.max_tokens = max_tokens;
+        self.see_anew(Some(&compaction), self.shortened).await?;
         let after = self.view.tokens(&self.inner.estimator);
         compaction.tokens_after = after;
         let entry = Entry::Compacted { compaction: Cow::Borrowed(&compaction), microusd };
@@ -139,25 +130,31 @@ impl Run {
 
     /// Cuts tool results down, where there is nothing else left to leave out. `false` when that changed nothing.
     async fn shorten(&mut self, before: u64) -> Result<bool> {
-        let own = self.machine.messages();
-        let mut recorded = crate::journal::Recorded::new(self.header.clone());
-        recorded.machine = self.machine.clone();
-        recorded.compaction.clone_from(&self.compaction);
-        let stuff = self.cx.race("zo.compact", start::back(&self.inner, &self.cx, &recorded)).await??;
-        let n = u32::try_from(own.len()).unwrap_or(u32::MAX);
-        let max_tokens = self.view.request.max_tokens;
-        self.view = start::view(&self.header, &self.setup, stuff, Some(n), own);
-        self.view.catch_up(own);
-        self.view.request.max_tokens = max_tokens;
+        let n = u32::try_from(self.machine.messages().len()).unwrap_or(u32::MAX);
+        let compaction = self.compaction.take();
+        let seen = self.see_anew(compaction.as_ref(), Some(n)).await;
+        self.compaction = compaction;
+        seen?;
         self.shortened = Some(n);
         self.log.append(Urgency::Soon, &Entry::Shortened { own: n }, None).await?;
         Ok(self.view.tokens(&self.inner.estimator) < before)
     }
 
+    /// Puts the request together from the beginning, with this compaction and with tool results cut down as far as this.
+    async fn see_anew(&mut self, compaction: Option<&Compaction>, shortened: Option<u32>) -> Result<()> {
+        let own = self.machine.messages();
+        let back = start::back(&self.inner, &self.cx, &self.header, compaction, own);
+        let stuff = self.cx.race("zo.compact", back).await??;
+        let max_tokens = self.view.request.max_tokens;
+        self.view = start::view(&self.header, &self.setup, stuff, shortened, own);
+        self.view.catch_up(own);
+        self.view.request.max_tokens = max_tokens;
+        Ok(())
+    }
+
     /// The text that stands for `dropped`, and its price. What it costs is this run's.
     async fn summarize(&self, previous: Option<&str>, dropped: &[Message]) -> Result<(Summary, u64)> {
         let (provider, model) = (self.inner.provider.as_ref(), self.header.model.as_str());
-        let price = self.inner.price(model);
         let room = self
             .inner
             .estimator
@@ -166,10 +163,7 @@ impl Run {
             .fold(0, |sum: u64, n| sum.saturating_add(*n));
         let room = self.inner.estimator.upper(model, room.saturating_add(PROMPT));
         // Long ones are read in several pieces, each with the notes on those before it.
-        let most = Usage::new(room.saturating_mul(2), u64::from(SUMMARY) * PIECES);
-        let most = Spend::steps(PIECES)
-            .plus(Spend::tokens(most.total()))
-            .plus(Spend::microusd(price.map_or(0, |p| p.cost(&most))));
+        let most = self.cost(PIECES, &Usage::new(room.saturating_mul(2), u64::from(SUMMARY) * PIECES));
         let held = match self.inner.config.plain_summaries {
             true => None,
             false => self.budget.reserve_on("summaries", most).ok(),
@@ -177,7 +171,7 @@ impl Run {
         let how = Summarizer {
             estimator: &self.inner.estimator,
             window: provider.capabilities(model).context_window.map(u64::from),
-            offline: self.inner.config.plain_summaries || held.is_none(),
+            offline: held.is_none(),
         };
         // Its requests count at the provider's door as well.
         let pass = match &held {
@@ -192,13 +186,10 @@ impl Run {
         let mut paid = 0;
         if let Some(held) = held {
             let asked = summary.usage.total() > 0;
-            let cost = price.map_or(0, |p| p.cost(&summary.usage));
-            paid = cost;
-            let spent = Spend::steps(asked.into())
-                .plus(Spend::tokens(summary.usage.total()))
-                .plus(Spend::microusd(cost));
+            let spent = self.cost(asked.into(), &summary.usage);
+            paid = spent.microusd;
             held.settle(spent);
-            if let Some(charge) = super::model::charge(&self.header, "summaries", spent) {
+            if let Some(charge) = super::model::charge(&self.header.ledgers, "summaries", spent) {
                 self.log.write("charge", Urgency::Soon, charge).await?;
             }
         }

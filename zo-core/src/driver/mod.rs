@@ -16,7 +16,7 @@ pub(crate) use start::{Lineage, MAX_DEPTH, back, view};
 pub(crate) use view::{Frames, Material, View};
 
 use crate::{
-    Approval, Machine, PARKED, Reply, RunEvent, RunId, Step,
+    Approval, Machine, Reply, RunEvent, RunId, Step,
     context::{self, record::Compaction},
     inner::Inner,
     journal::{Active, Append, End, Entry, Header, Log, Setup, With, has_ended, unknown_outcome},
@@ -24,6 +24,7 @@ use crate::{
     toolbox::Toolbox,
     trace,
 };
+use model::both;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
@@ -75,12 +76,6 @@ pub(crate) struct Run {
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Where a run came to rest.
-enum Rest {
-    Over(Reply),
-    Parked(Reply),
-}
-
 impl Run {
     pub(crate) fn log(&self) -> &Arc<Log> {
         &self.log
@@ -95,7 +90,7 @@ impl Run {
     pub(crate) async fn drive(mut self: Box<Self>) -> Result<Reply> {
         let span = trace::invoke_agent(&self.header, self.inner.provider.id());
         let outcome = match self.go().instrument(span.clone()).await.map_err(|e| self.overtime(e)) {
-            Ok(Rest::Over(reply) | Rest::Parked(reply)) => Ok(reply),
+            Ok(reply) => Ok(reply),
             Err(e) => match Box::pin(self.fail(&e)).await {
                 // Whoever listens sees what came before.
                 Ok(()) => self.log.settled().await.and(Err(e)),
@@ -121,7 +116,7 @@ impl Run {
         e
     }
 
-    async fn go(&mut self) -> Result<Rest> {
+    async fn go(&mut self) -> Result<Reply> {
         // A run that is resumed after its last answer was recorded, and before its end was, is only to be ended.
         loop {
             match self.machine.step() {
@@ -129,9 +124,9 @@ impl Run {
                 Step::Tools(calls) => {
                     let waiting = Box::pin(self.tools(calls)).await?;
                     if !waiting.is_empty()
-                        && let Some(rest) = Box::pin(self.park(waiting)).await?
+                        && let Some(reply) = Box::pin(self.park(waiting)).await?
                     {
-                        return Ok(rest);
+                        return Ok(reply);
                     }
                 }
                 Step::Done(_) => {
@@ -143,7 +138,7 @@ impl Run {
                         continue;
                     }
                     Box::pin(self.finish(End::Done, true)).await?;
-                    return Ok(Rest::Over(self.reply(Vec::new())));
+                    return Ok(self.reply(Vec::new()));
                 }
             }
         }
@@ -153,16 +148,8 @@ impl Run {
     async fn hear(&mut self) -> Result<bool> {
         while !self.log.close() {
             self.log.quiet().await;
-            let said = self.log.take_said();
-            if said.is_empty() {
-                continue;
-            }
-            for message in said {
-                self.machine.say(message)?;
-                self.heard += 1;
-            }
             // With no step left it is kept, unanswered.
-            if !matches!(self.machine.step(), Step::Done(_)) {
+            if self.hear_now()? {
                 return Ok(true);
             }
         }
@@ -178,8 +165,8 @@ impl Run {
         Ok(!matches!(self.machine.step(), Step::Done(_)))
     }
 
-    /// Comes to rest until somebody has decided about these calls.
-    async fn park(&mut self, waiting: Vec<Approval>) -> Result<Option<Rest>> {
+    /// Comes to rest until somebody has decided about these calls; `None` when somebody has.
+    async fn park(&mut self, waiting: Vec<Approval>) -> Result<Option<Reply>> {
         let mut time = self.charge_time();
         let (mut park, questions, now) =
             (self.inner.journal.parking(&self.header.run, true), waiting.clone(), self.inner.clock.now());
@@ -208,7 +195,7 @@ impl Run {
             return Ok(None);
         }
         self.active.parked();
-        Ok(Some(Rest::Parked(self.reply(waiting))))
+        Ok(Some(self.reply(waiting)))
     }
 
     /// Settles a run that could not go on. One that got somewhere and met a passing error stays open, to be resumed.
@@ -244,12 +231,7 @@ impl Run {
         }
         self.machine.close(&ToolStatus::Cancelled, why);
         // What was said to the run stays said.
-        while !self.log.close() {
-            self.log.quiet().await;
-            for message in self.log.take_said() {
-                self.machine.say(message)?;
-            }
-        }
+        while self.hear().await? {}
         // What the provider refused as it is must not be in the way of every later question.
         self.without_media = e.kind() == ErrorKind::Invalid;
         // What the user said to the run stays said as well.
@@ -259,7 +241,6 @@ impl Run {
 
     /// Ends the run; with `keep`, its messages join the conversation. Durable when it returns.
     async fn finish(&mut self, outcome: End, keep: bool) -> Result<()> {
-        let mut time = self.charge_time();
         let append = (keep && self.inner.transcript.is_some())
             .then(|| Append { conversation: self.header.conversation.clone(), messages: self.messages() });
         let compaction =
@@ -271,20 +252,9 @@ impl Run {
                 .unwrap_or_else(PoisonError::into_inner)
                 .insert(c.conversation.clone(), c.clone());
         }
-        let mut own = self.header.ledgers.first().filter(|id| *id == self.header.run.as_str()).cloned();
-        let with: With = Box::new(move |tx| {
-            if let Some(time) = &mut time {
-                time(tx)?;
-            }
-            if let Some(c) = &compaction {
-                context::record::put(tx, c.clone())?;
-            }
-            match own.take() {
-                Some(id) => crate::ledger::delete(tx, &id).map(|_| ()),
-                None => Ok(()),
-            }
-        });
-        self.inner.end(&self.active, &mut self.appending, outcome, append, Some(with)).await?;
+        let books = close_books(compaction, self.header.own_ledger());
+        let with = both(self.charge_time(), Some(books));
+        self.inner.end(&self.active, &mut self.appending, outcome, append, with).await?;
         self.active.ended();
         self.inner.end_children(&self.header.run, &self.header.conversation).await
     }
@@ -299,21 +269,7 @@ impl Run {
     }
 
     fn reply(&self, approvals: Vec<Approval>) -> Reply {
-        let finish = match self.machine.step() {
-            Step::Done(reason) => reason,
-            _ if !approvals.is_empty() => FinishReason::Other(PARKED.into()),
-            _ => FinishReason::Stop,
-        };
-        Reply {
-            run: self.header.run.clone(),
-            text: self.machine.final_text().to_owned(),
-            messages: self.machine.messages().to_vec(),
-            finish,
-            usage: self.machine.usage(),
-            microusd: self.microusd,
-            steps: self.machine.steps(),
-            approvals,
-        }
+        Reply::of(&self.header.run, &self.machine, self.microusd, approvals)
     }
 
     fn warn(&self, e: Error) {
@@ -404,9 +360,8 @@ impl Inner {
                 // Nothing can be made of it, and it must not be in the way of everything else.
                 let mut active = self.journal.activate_silent(run, conversation, u32::MAX - 1)?;
                 let outcome = End::Failed { kind: e.kind(), message: e.to_string() };
-                let id = run.as_str().to_owned();
-                let with: With = Box::new(move |tx| crate::ledger::delete(tx, &id).map(|_| ()));
-                self.end(&active, &mut None, outcome, None, Some(with)).await?;
+                let books = close_books(None, Some(run.as_str()));
+                self.end(&active, &mut None, outcome, None, Some(books)).await?;
                 active.ended();
                 return Ok(());
             }
@@ -415,18 +370,8 @@ impl Inner {
         let mut active = self.journal.activate_silent(run, conversation, recorded.next)?;
         let messages = recorded.close("not run: the run was interrupted");
         let append = Append { conversation: conversation.to_owned(), messages };
-        let compaction = recorded.compaction.take();
-        let ledger = recorded.header.ledgers.first().filter(|id| *id == run.as_str()).cloned();
-        let with: With = Box::new(move |tx| {
-            if let Some(c) = &compaction {
-                context::record::put(tx, c.clone())?;
-            }
-            if let Some(id) = &ledger {
-                crate::ledger::delete(tx, id)?;
-            }
-            Ok(())
-        });
-        self.end(&active, &mut recorded.appending, End::Abandoned, Some(append), Some(with)).await?;
+        let books = close_books(recorded.compaction.take(), recorded.header.own_ledger());
+        self.end(&active, &mut recorded.appending, End::Abandoned, Some(append), Some(books)).await?;
         active.ended();
         drop(active);
         self.end_children(run, conversation).await
@@ -465,6 +410,20 @@ impl Inner {
     }
 }
 
+/// What else the end of a run changes: its compaction joins the conversation, and its own ledger goes.
+fn close_books(compaction: Option<Compaction>, ledger: Option<&str>) -> With {
+    let ledger = ledger.map(str::to_owned);
+    Box::new(move |tx| {
+        if let Some(c) = &compaction {
+            context::record::put(tx, c.clone())?;
+        }
+        if let Some(id) = &ledger {
+            crate::ledger::delete(tx, id)?;
+        }
+        Ok(())
+    })
+}
+
 fn waits(run: &RunId) -> Error {
     Error::new(
         ErrorKind::Conflict,
@@ -501,11 +460,7 @@ impl Run {
                 let message = structured::complaint(&e);
                 // Behind what others have said meanwhile.
                 self.log.put(Urgency::Soon, &message, true).await?;
-                for message in self.log.take_said() {
-                    self.machine.say(message)?;
-                    self.heard += 1;
-                }
-                Ok(!matches!(self.machine.step(), Step::Done(_)))
+                self.hear_now()
             }
         }
     }

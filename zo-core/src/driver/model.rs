@@ -4,7 +4,7 @@
 use super::Run;
 use crate::{
     RunEvent, Step,
-    journal::{Claim, Entry, Header, With},
+    journal::{Claim, Entry, With},
     lanes::Lanes,
     ledger, trace,
 };
@@ -47,10 +47,7 @@ struct Failure {
 
 impl Run {
     pub(super) async fn model(&mut self, last: bool) -> Result<()> {
-        for message in self.log.take_said() {
-            self.machine.say(message)?;
-            self.heard += 1;
-        }
+        self.hear_now()?;
         self.view.catch_up(self.machine.messages());
         self.fit().await?;
         let choice = if last && self.machine.steps() > 0 { ToolChoice::None } else { ToolChoice::Auto };
@@ -60,9 +57,8 @@ impl Run {
 
     /// Puts an answer on record, with what it cost and the calls that begin at once.
     async fn take(&mut self, answer: Response, request: Option<String>) -> Result<()> {
-        let usage = answer.usage;
-        let model = self.header.model.clone();
-        let microusd = self.inner.price(&model).map_or(0, |p| p.cost(&usage));
+        let spent = self.cost(1, &answer.usage);
+        let microusd = spent.microusd;
         self.microusd = self.microusd.saturating_add(microusd);
         let mut kept = self.log.is_on().then(|| answer.clone());
         self.machine.model(answer)?;
@@ -79,13 +75,12 @@ impl Run {
                 _ => Vec::new(),
             };
             self.claimed.extend(claims.iter().map(|c| c.id.clone()));
-            let spent = Spend::steps(1).plus(Spend::tokens(usage.total())).plus(Spend::microusd(microusd));
-            let charge = charge(&self.header, &label(&model), spent);
+            let charge = charge(&self.header.ledgers, &label(&self.header.model), spent);
             let charge = both(charge, self.charge_time());
             let entry = Entry::Model { answer, claims, heard: self.heard, microusd, request };
             self.log.append(Urgency::Soon, &entry, charge).await?;
         } else {
-            self.log.append(Urgency::Soon, &Entry::Resumed { setup: None }, None).await?;
+            self.log.count_unkept();
         }
         let usage = self.machine.usage();
         self.log.tell(|| RunEvent::Usage(usage));
@@ -139,7 +134,7 @@ impl Run {
             // What came before the break was paid for; what was refused was not.
             if flowed || usage.total() > 0 {
                 let spent = self.settle(held, &usage);
-                if let Some(charge) = charge(&self.header, LOST, spent) {
+                if let Some(charge) = charge(&self.header.ledgers, LOST, spent) {
                     self.log.write("charge", Urgency::Soon, charge).await?;
                 }
             } else {
@@ -218,10 +213,15 @@ impl Run {
 
     /// Replaces what was set aside by what it cost.
     fn settle(&mut self, held: Reservation, usage: &Usage) -> Spend {
-        let cost = self.inner.price(&self.header.model).map_or(0, |p| p.cost(usage));
-        let spent = Spend::steps(1).plus(Spend::tokens(usage.total())).plus(Spend::microusd(cost));
+        let spent = self.cost(1, usage);
         held.settle(spent);
         spent
+    }
+
+    /// What so many calls of the model with these token counts cost.
+    pub(super) fn cost(&self, calls: u64, usage: &Usage) -> Spend {
+        let microusd = self.inner.price(&self.header.model).map_or(0, |p| p.cost(usage));
+        Spend::steps(calls).plus(Spend::tokens(usage.total())).plus(Spend::microusd(microusd))
     }
 
     /// Books the time since the last booking. Time passes for a run and for what it started at once, so it is booked once: to
@@ -244,11 +244,10 @@ impl Run {
     pub(super) fn charge_time(&mut self) -> Option<With> {
         self.book_time();
         let millis = Spend::millis(std::mem::take(&mut self.unbooked));
-        let mut header = self.header.clone();
-        if header.parent.is_some() {
-            header.ledgers.retain(|id| id == self.header.run.as_str());
-        }
-        charge(&header, "time", millis)
+        let all = self.header.ledgers.as_slice();
+        let own = usize::from(self.header.own_ledger().is_some());
+        let ledgers = if self.header.parent.is_some() { all.get(..own).unwrap_or_default() } else { all };
+        charge(ledgers, "time", millis)
     }
 
     /// Books the answer that may have been paid for and lost when the run was interrupted.
@@ -256,11 +255,9 @@ impl Run {
         self.view.catch_up(self.machine.messages());
         let input = self.view.tokens(&self.inner.estimator);
         let input = self.inner.estimator.upper(&self.view.request.model, input);
-        let usage = Usage::new(input, USUAL_ANSWER);
-        let cost = self.inner.price(&self.header.model).map_or(0, |p| p.cost(&usage));
-        let lost = Spend::steps(1).plus(Spend::tokens(usage.total())).plus(Spend::microusd(cost));
+        let lost = self.cost(1, &Usage::new(input, USUAL_ANSWER));
         self.budget.record_on(LOST, lost);
-        match charge(&self.header, LOST, lost) {
+        match charge(&self.header.ledgers, LOST, lost) {
             Some(charge) => self.log.write("charge", Urgency::Soon, charge).await,
             None => Ok(()),
         }
@@ -339,12 +336,12 @@ pub(super) fn label(model: &str) -> String {
     if model.is_empty() { "model".into() } else { format!("model {model}") }
 }
 
-/// What books an amount in the ledgers of a run.
-pub(crate) fn charge(header: &Header, what: &str, amount: Spend) -> Option<With> {
-    if header.ledgers.is_empty() || amount.is_zero() {
+/// What books an amount in these ledgers.
+pub(crate) fn charge(ledgers: &[String], what: &str, amount: Spend) -> Option<With> {
+    if ledgers.is_empty() || amount.is_zero() {
         return None;
     }
-    let (ledgers, what) = (header.ledgers.clone(), what.to_owned());
+    let (ledgers, what) = (ledgers.to_vec(), what.to_owned());
     Some(Box::new(move |tx| {
         ledgers.iter().try_for_each(|id| match ledger::add(tx, id, &[(&what, amount)]) {
             // A run above this one may be over; its ledger went with it.

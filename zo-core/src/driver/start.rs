@@ -1,6 +1,6 @@
 //! How a run begins, and how an interrupted one is taken up again.
 
-use super::{Material, Run, View};
+use super::{Material, Run, View, close_books};
 use crate::{
     Ask, Machine, Permissions, Persona, RunEvent, RunId, Verdict,
     context::record::Compaction,
@@ -8,8 +8,7 @@ use crate::{
     history,
     inner::Inner,
     journal::{
-        Active, End, Entry, Header, Listener, Log, Recorded, Setup, Whose, With, has_ended, missing,
-        under_way,
+        Active, End, Entry, Header, Listener, Log, Recorded, Setup, Whose, has_ended, missing, under_way,
     },
     permission::Rule,
     toolbox::{Toolbox, clip},
@@ -167,16 +166,9 @@ impl Run {
         let machine = header.machine(&material.history);
         // From here on a drop leaves an interrupted run behind: its first record may be on its way to the disk.
         let active = inner.journal.activate(&header.run, &header.conversation, 0)?;
-        if let Some((listener, slot)) = listener {
-            active.log.listen(listener);
-            // Its first and only value.
-            let _ = slot.set(active.log.clone());
-        }
-        if let Some(parent) = &header.parent {
-            inner.journal.adopt(&header.run, parent);
-        }
+        go_live(&inner, &header, &active, listener);
         let mut begin = inner.journal.begin(&header, Some(&setup))?;
-        let own = header.ledgers.first().filter(|id| *id == header.run.as_str()).cloned();
+        let own = header.own_ledger().map(str::to_owned);
         let begin = move |tx: &mut zo_store::Tx<'_>| {
             if let Some(id) = &own {
                 crate::ledger::open(tx, id, limits)?;
@@ -229,7 +221,10 @@ impl Run {
         let header = recorded.header.clone();
         let over = Self::is_appended(&inner, &cx, run, &mut recorded).await?;
         let material = match &inner.transcript {
-            Some(_) => cx.race("zo.resume", back(&inner, &cx, &recorded)).await??,
+            Some(_) => {
+                let (compaction, own) = (recorded.compaction.as_ref(), recorded.machine.messages());
+                cx.race("zo.resume", back(&inner, &cx, &header, compaction, own)).await??
+            }
             None => Stuff { compaction: None, pinned: Vec::new(), history: Vec::new() },
         };
         recorded.machine.reserve_ids(&material.history);
@@ -241,14 +236,7 @@ impl Run {
         let now = digest(&inner, &setup);
         let changed = (header.setup.as_ref() != Some(&now)).then_some(now);
         let active = inner.journal.activate(run, &conversation, recorded.next)?;
-        if let Some((listener, slot)) = listener {
-            active.log.listen(listener);
-            // Its first and only value.
-            let _ = slot.set(active.log.clone());
-        }
-        if let Some(parent) = &header.parent {
-            inner.journal.adopt(run, parent);
-        }
+        go_live(&inner, &header, &active, listener);
         if over {
             // Its messages are in their conversation: nothing can be added.
             active.log.shut();
@@ -315,9 +303,8 @@ impl Run {
             return Ok(true);
         }
         let mut active = inner.journal.activate_silent(run, &conversation, recorded.next)?;
-        let id = run.as_str().to_owned();
-        let ledger: With = Box::new(move |tx| crate::ledger::delete(tx, &id).map(|_| ()));
-        inner.end(&active, &mut recorded.appending, End::Abandoned, None, Some(ledger)).await?;
+        let books = close_books(None, Some(run.as_str()));
+        inner.end(&active, &mut recorded.appending, End::Abandoned, None, Some(books)).await?;
         active.ended();
         Err(has_ended())
     }
@@ -385,6 +372,18 @@ impl Run {
     }
 }
 
+/// Lets those who listen from the start find the run, and the run above it know of it.
+fn go_live(inner: &Inner, header: &Header, active: &Active, listener: Listening<'_>) {
+    if let Some((listener, slot)) = listener {
+        active.log.listen(listener);
+        // Its first and only value.
+        let _ = slot.set(active.log.clone());
+    }
+    if let Some(parent) = &header.parent {
+        inner.journal.adopt(&header.run, parent);
+    }
+}
+
 /// The requests of a run, from what it is made of.
 pub(crate) fn view(
     header: &Header,
@@ -437,10 +436,15 @@ async fn stuff(
     Ok(Stuff { compaction, pinned, history })
 }
 
-/// The same for a run that is on record.
-pub(crate) async fn back(inner: &Inner, cx: &Cx, recorded: &Recorded) -> Result<Stuff> {
-    let header = &recorded.header;
-    let compaction = match (&recorded.compaction, header.compaction) {
+/// The same for a run that is on record, with the compaction that was made in it and its messages.
+pub(crate) async fn back(
+    inner: &Inner,
+    cx: &Cx,
+    header: &Header,
+    compaction: Option<&Compaction>,
+    own: &[Message],
+) -> Result<Stuff> {
+    let compaction = match (compaction, header.compaction) {
         (Some(c), _) => Some(c.clone()),
         (None, Some(n)) => inner.compaction_number(&header.conversation, n)?,
         (None, None) => None,
@@ -448,7 +452,6 @@ pub(crate) async fn back(inner: &Inner, cx: &Cx, recorded: &Recorded) -> Result<
     let from = compaction.as_ref().map_or(header.from, |c| c.upto.max(header.from));
     let mut stuff = stuff(inner, cx, &header.conversation, compaction, from, header.base).await?;
     // Pinned messages of the run itself are not in the transcript yet.
-    let own = recorded.machine.messages();
     for at in stuff.compaction.iter().flat_map(|c| &c.pinned).filter(|at| **at >= header.base) {
         let i = usize::try_from(at - header.base).unwrap_or(usize::MAX);
         stuff.pinned.extend(own.get(i).cloned().map(|m| (*at, m)));

@@ -11,10 +11,10 @@ use crate::{
     trace,
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use std::{collections::VecDeque, sync::PoisonError, time::Duration};
+use std::{collections::VecDeque, sync::PoisonError};
 use tracing::Instrument;
 use zo_store::Urgency;
-use zo_traits::{Effect, ErrorKind, Result, Spend, Timestamp, ToolCall, ToolOutput, ToolResult, ToolStatus};
+use zo_traits::{Effect, ErrorKind, Result, Spend, ToolCall, ToolOutput, ToolResult, ToolStatus};
 
 /// How one call came out.
 enum Outcome {
@@ -98,19 +98,17 @@ impl Run {
                     results.push(result);
                     lanes.done(i);
                 }
-                Some((_, Ok(Outcome::Waits))) => {
-                    // Calls behind it in its lane wait as well.
-                    match self.inner.below(&self.header.run) {
-                        Ok(below) => {
-                            for approval in below {
-                                if !waiting.contains(&approval) {
-                                    waiting.push(approval);
-                                }
+                // Calls behind it in its lane wait as well.
+                Some((_, Ok(Outcome::Waits))) => match self.inner.below(&self.header.run) {
+                    Ok(below) => {
+                        for approval in below {
+                            if !waiting.contains(&approval) {
+                                waiting.push(approval);
                             }
                         }
-                        Err(e) => return (results, waiting, Err(e)),
                     }
-                }
+                    Err(e) => return (results, waiting, Err(e)),
+                },
                 Some((_, Err(e))) => return (results, waiting, Err(e)),
                 None => return (results, waiting, Ok(())),
             }
@@ -126,11 +124,7 @@ impl Run {
     fn verdict(&self, call: &ToolCall) -> Verdict {
         let Some(spec) = self.toolbox.spec(&call.name) else { return Verdict::Allow };
         let all = self.header.permissions.iter().map(|p| p.decide(spec, Some(&call.args)));
-        all.fold(Verdict::Allow, |a, b| match (a, b) {
-            (Verdict::Deny, _) | (_, Verdict::Deny) => Verdict::Deny,
-            (Verdict::Ask, _) | (_, Verdict::Ask) => Verdict::Ask,
-            _ => Verdict::Allow,
-        })
+        all.max().unwrap_or_default()
     }
 
     /// Why the permissions ask, in words.
@@ -184,7 +178,7 @@ impl Run {
 
     fn approval(&self, call: &ToolCall) -> Approval {
         let now = self.inner.clock.now();
-        let expires = self.inner.config.approval_timeout.map(|d| later(now, d));
+        let expires = self.inner.config.approval_timeout.map(|d| now.after(d));
         let why = self.why(call);
         Approval::new(self.header.run.as_str(), &self.header.conversation, call.clone(), why, now)
             .expires(expires)
@@ -242,7 +236,7 @@ impl Run {
         let whole = (output.text.len() > result.content.len()).then_some(output.text.as_str());
         let ran = super::view::was_run(&result.status);
         let spent = if ran { Spend::tool_calls(1) } else { Spend::default() };
-        let charge = super::model::charge(&self.header, &format!("tool {}", result.name), spent);
+        let charge = super::model::charge(&self.header.ledgers, &format!("tool {}", result.name), spent);
         self.log.tool(&result, whole, charge).await?;
         self.log.tell(|| RunEvent::ToolFinished { result: result.clone(), output });
         Ok(result)
@@ -251,8 +245,4 @@ impl Run {
     fn offers(&self, name: &str) -> bool {
         self.view.request.tools.iter().any(|t| t.name == name)
     }
-}
-
-fn later(now: Timestamp, d: Duration) -> Timestamp {
-    Timestamp(now.0.saturating_add(i64::try_from(d.as_millis()).unwrap_or(i64::MAX)))
 }

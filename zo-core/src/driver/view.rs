@@ -45,7 +45,6 @@ pub(crate) struct View {
     counted: usize,
     digest: Fnv,
     digested: usize,
-    without_media: bool,
 }
 
 impl View {
@@ -89,18 +88,13 @@ impl View {
             counted: 0,
             digest: Fnv::default(),
             digested: 0,
-            without_media: false,
         }
     }
 
     /// Takes up what the run has added.
     pub(crate) fn catch_up(&mut self, own: &[Message]) {
         for message in own.get(self.taken..).unwrap_or_default() {
-            let mut message = message.clone();
-            if self.without_media {
-                drop_media(&mut message);
-            }
-            self.normal.push(&mut self.request.messages, message);
+            self.normal.push(&mut self.request.messages, message.clone());
         }
         self.taken = own.len();
         self.normal.seal(&mut self.request.messages);

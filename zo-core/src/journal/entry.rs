@@ -74,6 +74,11 @@ impl Header {
         self.opening.last().map(Message::to_text).unwrap_or_default()
     }
 
+    /// The ledger that is this run's alone, if it has one.
+    pub(crate) fn own_ledger(&self) -> Option<&str> {
+        self.ledgers.first().map(String::as_str).filter(|id| *id == self.run.as_str())
+    }
+
     pub(crate) fn machine(&self, history: &[Message]) -> Machine {
         Machine::new(self.opening.clone(), history, self.max_steps).with_loop_policy(self.loops)
     }

@@ -310,6 +310,13 @@ impl Log {
         .await
     }
 
+    /// Counts an entry that is kept nowhere, where nothing is.
+    pub(crate) fn count_unkept(&self) {
+        let mut state = self.state();
+        state.next = state.next.saturating_add(1);
+        state.answer = state.next;
+    }
+
     /// Appends the end of a call, with the whole output where the model sees only a part.
     pub(crate) async fn tool(
         self: &Arc<Self>,

@@ -29,7 +29,7 @@ mod tests;
 pub use pattern::{Arg, Test};
 pub use scope::Preset;
 
-use pattern::glob;
+pub(crate) use pattern::glob;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeSet, sync::Arc};

@@ -223,7 +223,7 @@ fn fold(text: &str) -> String {
 }
 
 /// Does the whole text have this pattern? Takes at most the product of their lengths.
-pub(super) fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern.chars(), text.chars());
     // Behind the last star, and where in the text what it stands for ends.
     let mut star = None;

@@ -15,6 +15,7 @@
 
 pub mod kill;
 pub mod laws;
+mod polled;
 mod ram_pool;
 pub mod rules;
 mod scripted;
@@ -22,6 +23,7 @@ mod strict;
 mod tool;
 mod virtual_clock;
 
+pub use polled::polled;
 pub use ram_pool::RamPool;
 pub use scripted::{Asked, Scripted, Turn};
 pub use strict::Strict;

@@ -7,7 +7,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     path::Path,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -22,25 +22,8 @@ use zo_core::{
     store::{Options, Store, Table, fault::FaultDisk},
     stream_of,
 };
+pub(crate) use zo_testkit::polled;
 use zo_testkit::{RawTool, Scripted, Turn, tool};
-
-/// Polls `work` up to `n` times and drops it; what it came to, if it got there.
-pub(crate) async fn polled<F: Future>(work: F, n: u32) -> Option<F::Output> {
-    let (mut work, mut left) = (pin!(work), n);
-    poll_fn(move |task| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match work.as_mut().poll(task) {
-            Poll::Ready(out) => Poll::Ready(Some(out)),
-            // Nothing wakes a task that is about to be dropped.
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
 
 /// Polls `work` once and keeps it.
 pub(crate) async fn poll_once<F: Future>(mut work: Pin<&mut F>) -> Option<F::Output> {
