@@ -8,7 +8,7 @@
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use zo_benches::{MockServer, cpu, cpu_ticks, median, micros, rss_kib};
-use zo_core::{Effect, Zo, providers::OpenAi};
+use zo_core::{Effect, Zo, providers::Remote};
 
 const ROUNDS: usize = 10;
 /// Runs at the same time in the second half.
@@ -155,7 +155,7 @@ async fn agent(base: &str, file: Option<std::path::PathBuf>, effect: Effect) -> 
         Ok((call.args["a"].as_i64().unwrap() + call.args["b"].as_i64().unwrap()).into())
     });
     let mut builder = Zo::builder()
-        .provider(OpenAi::compatible("mock", base, None).default_model("mock"))
+        .provider(Remote::compatible("mock", base, None).default_model("mock"))
         .memory_tools(false)
         .recall_limit(0)
         .skill(add.schema(schema()).effect(effect));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
+    collections::HashMap,
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::fs::FileExt,
@@ -38,6 +39,31 @@ impl MockServer {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self { child, addr: line.trim().parse().unwrap() }
     }
+
+    /// The base URL of this server, at which a stream is of this many chunks of text and comes like this. A tool is called
+    /// only if one is on offer.
+    pub fn scripted(&self, chunks: usize, pace: Pace) -> String {
+        let pace = match pace {
+            Pace::Each => "each".to_owned(),
+            Pace::Paused(pause) => format!("pause-{}", pause.as_micros()),
+            Pace::Whole => "whole".to_owned(),
+            Pace::Held => "held".to_owned(),
+        };
+        format!("http://{}/chunks-{chunks}/{pace}/v1", self.addr)
+    }
+}
+
+/// How the pieces of a stream come. Each is one chunk of HTTP's chunked coding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Each is written by itself, one right after the other; what the reader finds depends on who is faster.
+    Each,
+    /// Each is written by itself, and after each the server sleeps at least so long: the reader is woken for each.
+    Paused(Duration),
+    /// All are written at once.
+    Whole,
+    /// All of the text comes, but never the end.
+    Held,
 }
 
 impl Drop for MockServer {
@@ -48,7 +74,7 @@ impl Drop for MockServer {
 }
 
 /// Answers `POST` requests: with a tool call when the conversation has no tool result yet, else with text. Streams where the
-/// request asks for it.
+/// request asks for it, as its path may say: see [`MockServer::scripted`].
 fn serve() -> ! {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap());
@@ -71,8 +97,9 @@ fn connection(socket: TcpStream) -> std::io::Result<()> {
     let mut to = socket;
     let json = [answer(Say::Call, false), answer(Say::Text, false)];
     let streamed = [answer(Say::Call, true), answer(Say::Text, true)];
+    let mut scripts: HashMap<(String, bool), Script> = HashMap::new();
     loop {
-        let (mut length, mut line) = (0, String::new());
+        let (mut length, mut line, mut path) = (0, String::new(), None);
         loop {
             line.clear();
             if from.read_line(&mut line)? == 0 {
@@ -84,13 +111,98 @@ fn connection(socket: TcpStream) -> std::io::Result<()> {
             if line == "\r\n" {
                 break;
             }
+            path.get_or_insert_with(|| line.split(' ').nth(1).unwrap_or_default().to_owned());
         }
         let mut body = vec![0; length];
         std::io::Read::read_exact(&mut from, &mut body)?;
         let has = |needle: &[u8]| body.windows(needle.len()).any(|w| w == needle);
         let done = has(br#""role":"tool""#);
+        let path = path.unwrap_or_default();
+        let scripted = path.starts_with("/chunks-");
+        let done = done || (scripted && !has(br#""tools":"#));
+        if has(br#""stream":true"#) && scripted {
+            let call = !done;
+            let script =
+                scripts.entry((path, call)).or_insert_with_key(|(path, call)| Script::new(path, *call));
+            script.play(&mut to)?;
+            if script.pace == Pace::Held {
+                // Until the reader hangs up.
+                from.fill_buf()?;
+                return Ok(());
+            }
+            continue;
+        }
         let answers = if has(br#""stream":true"#) { &streamed } else { &json };
         to.write_all(&answers[usize::from(done)])?;
+    }
+}
+
+/// A stream as the path of its request wants it, ready to be written.
+struct Script {
+    pace: Pace,
+    pieces: Vec<Vec<u8>>,
+}
+
+impl Script {
+    fn new(path: &str, call: bool) -> Self {
+        let (mut chunks, mut pace) = (0, Pace::Each);
+        for segment in path.split('/') {
+            match segment.split_once('-') {
+                Some(("chunks", n)) => chunks = n.parse().unwrap(),
+                Some(("pause", n)) => pace = Pace::Paused(Duration::from_micros(n.parse().unwrap())),
+                _ if segment == "whole" => pace = Pace::Whole,
+                _ if segment == "held" => pace = Pace::Held,
+                _ => {}
+            }
+        }
+        let mut deltas = vec![r#""role":"assistant","content":"""#.to_owned()];
+        if call {
+            let open = r#""tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"add","arguments":""}}]"#;
+            deltas.push(open.to_owned());
+            for part in [r#"{\"a\":"#, "17,", r#"\"b\":"#, "23}"] {
+                deltas.push(format!(r#""tool_calls":[{{"index":0,"function":{{"arguments":"{part}"}}}}]"#));
+            }
+        } else {
+            // The first word is the answer that the benches look for.
+            deltas.extend((0..chunks).map(|i| format!(r#""content":" {}""#, 40 + i)));
+        }
+        let chunk = |inner: &str| {
+            let event = format!(
+                r#"data: {{"id":"chatcmpl-9Xb2kQvL0aTz4mRd","object":"chat.completion.chunk","created":1763683200,"model":"mock","system_fingerprint":"fp_44709d6fcb",{inner}}}"#
+            ) + "\n\n";
+            format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
+        };
+        let choice = |delta: &str, finish: &str| {
+            chunk(&format!(
+                r#""choices":[{{"index":0,"delta":{{{delta}}},"logprobs":null,"finish_reason":{finish}}}]"#
+            ))
+        };
+        let mut pieces = vec![
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+                .to_vec(),
+        ];
+        pieces.extend(deltas.iter().map(|delta| choice(delta, "null")));
+        if pace != Pace::Held {
+            pieces.push(choice("", if call { r#""tool_calls""# } else { r#""stop""# }));
+            pieces.push(chunk(
+                r#""choices":[],"usage":{"prompt_tokens":50,"completion_tokens":12,"total_tokens":62}"#,
+            ));
+            pieces.push(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n".to_vec());
+        }
+        if matches!(pace, Pace::Whole | Pace::Held) {
+            pieces = vec![pieces.concat()];
+        }
+        Self { pace, pieces }
+    }
+
+    fn play(&self, to: &mut TcpStream) -> std::io::Result<()> {
+        for piece in &self.pieces {
+            to.write_all(piece)?;
+            if let Pace::Paused(pause) = self.pace {
+                std::thread::sleep(pause);
+            }
+        }
+        Ok(())
     }
 }
 

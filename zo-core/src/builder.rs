@@ -51,6 +51,8 @@ use zo_traits::{
 #[must_use = "a builder does nothing until `build`"]
 pub struct ZoBuilder {
     provider: Option<Arc<dyn Provider>>,
+    #[cfg(feature = "http")]
+    leaks: Option<zo_providers::Leaks>,
     model: Option<String>,
     system: Option<String>,
     skills: Vec<Arc<dyn Skill>>,
@@ -88,6 +90,8 @@ impl Default for ZoBuilder {
     fn default() -> Self {
         Self {
             provider: None,
+            #[cfg(feature = "http")]
+            leaks: None,
             model: None,
             system: None,
             skills: Vec::new(),
@@ -127,6 +131,14 @@ impl ZoBuilder {
     /// The model's provider, owned, shared or boxed.
     pub fn provider(mut self, provider: impl Provider) -> Self {
         self.provider = Some(Arc::new(provider));
+        self
+    }
+
+    /// Secrets that must not get out. Each is replaced by `[secret NAME]` in whatever goes to the model and in what tools hand
+    /// back, before it is written down or told. What is added to `leaks` later counts, too.
+    #[cfg(feature = "http")]
+    pub fn leaks(mut self, leaks: zo_providers::Leaks) -> Self {
+        self.leaks = Some(leaks);
         self
     }
 
@@ -361,7 +373,12 @@ impl ZoBuilder {
         }
         let own_transcript = self.transcript.is_none() && store.is_some();
         let (memory, transcript) = parts(store.clone(), self.memory, self.transcript).await?;
-        let chosen = choose(&cx, self.provider).await?;
+        let mut chosen = choose(&cx, self.provider).await?;
+        #[cfg(feature = "http")]
+        if let Some(leaks) = &self.leaks {
+            use zo_providers::layer::{LayerExt, Scrub};
+            chosen.provider = Arc::new(chosen.provider.layer(Scrub::new(leaks.clone())));
+        }
 
         let mut skills = self.skills;
         if let Some(memory) = memory.clone().filter(|_| self.memory_tools) {
@@ -390,6 +407,12 @@ impl ZoBuilder {
         if kept {
             // A page must fit a result, its last line included.
             skills.push(Arc::new(ReadOutput::new(journal.clone(), self.max_tool_output - 256)));
+        }
+        #[cfg(feature = "http")]
+        if let Some(leaks) = &self.leaks {
+            for skill in &mut skills {
+                *skill = Arc::new(crate::leaks::Guarded::new(skill.clone(), leaks.clone()));
+            }
         }
         // Two skills of one name would make `use_skill` ambiguous.
         let mut names = std::collections::HashSet::new();
@@ -525,7 +548,7 @@ async fn from_env(_: &Cx) -> Result<Choice> {
     Err(Error::new(
         ErrorKind::Invalid,
         "zo.build",
-        "no provider: call `.provider(...)`, or turn on a feature of zo-core such as `openai`",
+        "no provider: call `.provider(...)`, or turn on a feature of zo-core such as `http`",
     ))
 }
 

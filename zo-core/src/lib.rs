@@ -67,6 +67,8 @@ mod history;
 mod inner;
 mod journal;
 mod lanes;
+#[cfg(feature = "http")]
+mod leaks;
 mod ledger;
 mod loops;
 mod machine;

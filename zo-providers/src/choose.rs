@@ -21,7 +21,7 @@ pub struct Chosen {
 /// 1. `ZO_PROVIDER` names one: a [`Dialect`], or `offline`. `ZO_MODEL` names the model, whichever provider it will be.
 /// 2. The first key in the environment, in the order of [`DIALECTS`](crate::DIALECTS): `ANTHROPIC_API_KEY`, `OPENAI_API_KEY`
 ///    (at `OPENAI_BASE_URL`, if set; that address alone is a server without a key), `GROQ_API_KEY` and so on.
-/// 3. A server on this machine: Ollama at port 11434, LM Studio at 1234, llama.cpp at 8080. All are asked at once and
+/// 3. A server on this machine: Ollama at port 11434 (or at `OLLAMA_HOST`), LM Studio at 1234, llama.cpp at 8080. All are asked at once and
 ///    have 150 ms; the first in this order that lists a model to talk to wins (not one for embeddings, speech or pictures,
 ///    which is seen by its name).
 /// 4. [`Offline`].
@@ -37,24 +37,38 @@ pub async fn from_env(cx: &Cx) -> Result<Chosen> {
 /// # Errors
 /// As [`from_env`].
 pub async fn from_lookup(cx: &Cx, lookup: impl Fn(&str) -> Option<String> + Send) -> Result<Chosen> {
+    pick(cx, lookup, |_| false).await
+}
+
+/// `kept` says of a variable that it is none, but a key in the vault.
+async fn pick(
+    cx: &Cx,
+    lookup: impl Fn(&str) -> Option<String> + Send,
+    kept: impl Fn(&str) -> bool + Send,
+) -> Result<Chosen> {
     cx.check(OP)?;
-    let set = |name: &str| lookup(name).map(|v| v.trim().to_owned()).filter(|v| !v.is_empty());
+    let set = |name: &str| lookup(name).and_then(trimmed);
     let wish = Wish { model: set("ZO_MODEL") };
     if let Some(name) = set("ZO_PROVIDER") {
         return explicit(cx, &name, &wish, &set).await;
     }
-    for row in crate::DIALECTS {
-        let (key, base) = (env(&set, row.key_env), env(&set, row.base_env));
+    for row in crate::DIALECTS.iter().filter(|row| !row.by_name_only && !row.is_local()) {
+        let (key, base) = (env(&set, &row.key_env), env(&set, &row.base_env));
         match (key, base) {
+            // A key to a place that nobody named opens nothing.
+            (Some(_), None) if row.base_url.is_empty() => {}
             (Some(key), base) => {
-                let from = format!("{} is set", row.key_env);
+                let from = match kept(&row.key_env) {
+                    true => "its key is in the vault".to_owned(),
+                    false => format!("{} is set", row.key_env),
+                };
                 return hosted(row, Some(key), base, &wish, &from);
             }
             (None, Some(base)) if row.id == "openai" => return keyless(cx, row, &base, &wish).await,
             _ => {}
         }
     }
-    if let Some(found) = probe::local(cx, &wish).await? {
+    if let Some(found) = probe::local(cx, &wish, set("OLLAMA_HOST").map(local_address)).await? {
         return Ok(found);
     }
     Ok(Chosen {
@@ -64,6 +78,44 @@ pub async fn from_lookup(cx: &Cx, lookup: impl Fn(&str) -> Option<String> + Send
               ANTHROPIC_API_KEY, OPENAI_API_KEY and the like, or start Ollama, LM Studio or llama.cpp."
             .into(),
     })
+}
+
+/// As [`from_env`], and where the environment has no key, the keys of `user` in `vault` are looked at, by the id of the
+/// provider and without a name of their own. Reading a vault is a matter of microseconds once it is open.
+///
+/// # Errors
+/// As [`from_env`]; as [`Vault::get`](crate::Vault::get) when the vault cannot be read.
+#[cfg(feature = "vault")]
+pub async fn from_env_and_vault(cx: &Cx, vault: &crate::Vault, user: &str) -> Result<Chosen> {
+    let keys = keys(vault, user)?;
+    let set = |name: &str| std::env::var(name).ok().and_then(trimmed);
+    let lookup = |name: &str| set(name).or_else(|| Some(keys.get(name)?.expose().to_owned()));
+    pick(cx, lookup, |name| keys.contains_key(name) && set(name).is_none()).await
+}
+
+/// The keys of `user` by the variables that would hold them.
+#[cfg(feature = "vault")]
+fn keys(vault: &crate::Vault, user: &str) -> Result<std::collections::HashMap<&'static str, crate::Secret>> {
+    let mut have = vault.list(Some(user))?;
+    have.retain(|info| info.key.name().is_empty());
+    let mut keys = std::collections::HashMap::new();
+    // In the order of the rows: of two that share a variable, the first gives it its name.
+    for row in crate::DIALECTS.iter().filter(|row| !row.key_env.is_empty()) {
+        if let Some(info) = have.iter().find(|info| info.key.provider() == row.id)
+            && !keys.contains_key(row.key_env.as_str())
+        {
+            keys.insert(row.key_env.as_str(), vault.get(&info.key)?);
+        }
+    }
+    Ok(keys)
+}
+
+/// A value without white space around it, in the same memory: it may be a key, and each copy is one more.
+fn trimmed(mut value: String) -> Option<String> {
+    value.truncate(value.trim_end().len());
+    let blank = value.len() - value.trim_start().len();
+    value.drain(..blank);
+    (!value.is_empty()).then_some(value)
 }
 
 const OP: &str = "provider.choose";
@@ -78,6 +130,39 @@ impl Wish {
     }
 }
 
+/// `OLLAMA_HOST` as its own programs read it: the scheme, the host and the port may be missing, an IPv6 address may stand there
+/// without brackets, a path may follow. Where it listens to everybody it is found on this machine.
+fn local_address(address: String) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("http", &address));
+    let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (login, place) = place.split_at(place.rfind('@').map_or(0, |at| at + 1));
+    let (host, port) = match place.rsplit_once(':') {
+        _ if place.parse::<std::net::Ipv6Addr>().is_ok() => (format!("[{place}]"), ""),
+        Some((host, port)) if !port.contains(']') => (host.to_owned(), port),
+        _ => (place.to_owned(), ""),
+    };
+    let host = match &*host {
+        "" | "0.0.0.0" => "127.0.0.1",
+        "[::]" => "[::1]",
+        host => host,
+    };
+    let port = match port {
+        "" if address.contains("://") => String::new(),
+        "" => ":11434".to_owned(),
+        port => format!(":{port}"),
+    };
+    format!("{scheme}://{login}{host}{port}{}", path.trim_end_matches('/'))
+}
+
+/// An address as it may be shown: without a login and what is asked of it.
+fn shown(address: &str) -> String {
+    let address = address.split('?').next().unwrap_or_default();
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = place.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}{}{host}{path}", if scheme.is_empty() { "" } else { "://" })
+}
+
 fn env(set: &impl Fn(&str) -> Option<String>, name: &str) -> Option<String> {
     if name.is_empty() { None } else { set(name) }
 }
@@ -88,7 +173,7 @@ async fn explicit(cx: &Cx, name: &str, wish: &Wish, set: &impl Fn(&str) -> Optio
         return Ok(Chosen { provider: Arc::new(Offline::new()), model: String::new(), why });
     }
     let Some(row) = Dialect::named(name) else {
-        let known: Vec<_> = crate::DIALECTS.iter().map(|d| d.id).collect();
+        let known: Vec<_> = crate::DIALECTS.iter().map(|d| d.id.as_str()).collect();
         return Err(Error::new(
             ErrorKind::Invalid,
             OP,
@@ -98,13 +183,13 @@ async fn explicit(cx: &Cx, name: &str, wish: &Wish, set: &impl Fn(&str) -> Optio
             ),
         ));
     };
-    let base = env(set, row.base_env);
+    let base = env(set, &row.base_env);
     if row.is_local() {
-        return probe::named(cx, row, wish).await;
+        return probe::named(cx, row, base.map(local_address), wish).await;
     }
-    match (env(set, row.key_env), base) {
+    match (env(set, &row.key_env), base) {
         (Some(key), base) => hosted(row, Some(key), base, wish, "ZO_PROVIDER names it"),
-        (None, Some(base)) if row.id == "openai" => keyless(cx, row, &base, wish).await,
+        (None, Some(base)) if is_openai(row) => keyless(cx, row, &base, wish).await,
         (None, _) => Err(Error::new(
             ErrorKind::Unauthorized,
             OP,
@@ -114,6 +199,11 @@ async fn explicit(cx: &Cx, name: &str, wish: &Wish, set: &impl Fn(&str) -> Optio
             ),
         )),
     }
+}
+
+/// OpenAI, over either of its wires.
+fn is_openai(row: &Dialect) -> bool {
+    row.base_env == "OPENAI_BASE_URL"
 }
 
 /// A provider with a key. No connection is made.
@@ -126,9 +216,16 @@ fn hosted(
 ) -> Result<Chosen> {
     // An address of one's own may be any server: what OpenAI would answer with is no guess for it.
     let model = wish.model.clone().unwrap_or_else(|| match &base {
-        Some(base) if row.id == "openai" && base.trim_end_matches('/') != row.base_url => String::new(),
-        _ => row.default_model.to_owned(),
+        Some(base) if is_openai(row) && base.trim_end_matches('/') != row.base_url => String::new(),
+        _ => row.default_model.clone(),
     });
+    if base.is_none() && row.base_url.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            OP,
+            format_args!("{} has no address of its own: set {} ({})", row.id, row.base_env, row.note),
+        ));
+    }
     let at = if base.is_some() { format!(" at the address in {}", row.base_env) } else { String::new() };
     let why = format!("{}{at}: {because}{}", row.id, wish.words());
     Ok(Chosen { provider: make::provider(row, key, base, &model)?, model, why })
@@ -173,51 +270,38 @@ pub(crate) fn first_chatting(listed: Vec<ModelInfo>) -> Option<ModelInfo> {
 
 /// Builds providers, as far as they are compiled in.
 mod make {
-    use super::{Arc, Dialect, Error, ErrorKind, OP, Provider, Result};
-    use crate::dialect::Family;
+    use super::{Arc, Dialect, Provider, Result};
 
+    #[cfg(feature = "http")]
     pub(super) fn provider(
         row: &'static Dialect,
         key: Option<String>,
         base: Option<String>,
         model: &str,
     ) -> Result<Arc<dyn Provider>> {
-        match row.family {
-            #[cfg(feature = "openai")]
-            Family::Chat => {
-                let made = crate::OpenAi::dialect(row, key.map(crate::Secret::new)).default_model(model);
-                Ok(Arc::new(match base {
-                    Some(base) => made.base_url(&base),
-                    None => made,
-                }))
-            }
-            #[cfg(feature = "anthropic")]
-            Family::Anthropic => {
-                let made = crate::Anthropic::new(key.unwrap_or_default()).default_model(model);
-                Ok(Arc::new(match base {
-                    Some(base) => made.base_url(&base),
-                    None => made,
-                }))
-            }
-            #[allow(unreachable_patterns)] // Reached when a feature is off.
-            family => {
-                let feature = if family == Family::Anthropic { "anthropic" } else { "openai" };
-                let _ = (key, base, model);
-                Err(Error::new(
-                    ErrorKind::Unsupported,
-                    OP,
-                    format_args!(
-                        "{} is asked for, but zo-providers was built without its feature `{feature}`",
-                        row.id
-                    ),
-                ))
-            }
-        }
+        let made = crate::Remote::new(row, key.map(crate::Secret::new)).default_model(model);
+        Ok(Arc::new(match base {
+            Some(base) => made.base_url(&base),
+            None => made,
+        }))
+    }
+
+    #[cfg(not(feature = "http"))]
+    pub(super) fn provider(
+        row: &'static Dialect,
+        _: Option<String>,
+        _: Option<String>,
+        _: &str,
+    ) -> Result<Arc<dyn Provider>> {
+        use super::{Error, ErrorKind, OP};
+        let why =
+            format_args!("{} is asked for, but zo-providers was built without its feature `http`", row.id);
+        Err(Error::new(ErrorKind::Unsupported, OP, why))
     }
 }
 
 /// Looks for model servers on this machine.
-#[cfg(feature = "openai")]
+#[cfg(feature = "http")]
 mod probe {
     use super::{Chosen, Cx, Dialect, Error, ErrorKind, OP, Result, Wish, first_chatting, make};
     use std::{future::poll_fn, pin::Pin, task::Poll, time::Duration};
@@ -228,9 +312,13 @@ mod probe {
 
     type Listed<'a> = Pin<Box<dyn Future<Output = Option<ModelInfo>> + Send + 'a>>;
 
-    pub(super) async fn local(cx: &Cx, wish: &Wish) -> Result<Option<Chosen>> {
+    pub(super) async fn local(cx: &Cx, wish: &Wish, ollama: Option<String>) -> Result<Option<Chosen>> {
         let rows = ["ollama", "lmstudio", "llamacpp"].into_iter().filter_map(Dialect::named);
-        at(cx, wish, &rows.map(|row| (row, row.base_url.to_owned())).collect::<Vec<_>>()).await
+        let places = rows.map(|row| match &ollama {
+            Some(base) if row.id == "ollama" => (row, base.clone()),
+            _ => (row, row.base_url.clone()),
+        });
+        at(cx, wish, &places.collect::<Vec<_>>()).await
     }
 
     /// As [`local`], at these addresses.
@@ -279,8 +367,15 @@ mod probe {
         Ok(Some(Chosen { provider, model, why }))
     }
 
-    pub(super) async fn named(cx: &Cx, row: &'static Dialect, wish: &Wish) -> Result<Chosen> {
-        let provider = make::provider(row, None, None, wish.model.as_deref().unwrap_or_default())?;
+    pub(super) async fn named(
+        cx: &Cx,
+        row: &'static Dialect,
+        base: Option<String>,
+        wish: &Wish,
+    ) -> Result<Chosen> {
+        let address = base.as_deref().unwrap_or(&row.base_url);
+        let model = wish.model.as_deref().unwrap_or_default();
+        let provider = make::provider(row, None, base.clone(), model)?;
         let patient = cx.child().with_timeout(Duration::from_secs(2));
         let listed = provider.models(&patient).await.map_err(|e| {
             cx.check(OP).err().unwrap_or_else(|| {
@@ -290,7 +385,7 @@ mod probe {
                     format_args!(
                         "ZO_PROVIDER is {}, but nothing useful answers at {} ({}). Start it, or unset ZO_PROVIDER.",
                         row.id,
-                        row.base_url,
+                        super::shown(address),
                         e.message()
                     ),
                 )
@@ -304,25 +399,30 @@ mod probe {
             )
         })?;
         let why = format!("{} on this machine: ZO_PROVIDER names it{}", row.id, wish.words());
-        Ok(Chosen { provider: make::provider(row, None, None, &model)?, model, why })
+        Ok(Chosen { provider: make::provider(row, None, base, &model)?, model, why })
     }
 }
 
-#[cfg(not(feature = "openai"))]
+#[cfg(not(feature = "http"))]
 mod probe {
     use super::{Chosen, Cx, Dialect, Result, Wish, make};
 
-    pub(super) async fn local(_: &Cx, _: &Wish) -> Result<Option<Chosen>> {
+    pub(super) async fn local(_: &Cx, _: &Wish, _: Option<String>) -> Result<Option<Chosen>> {
         Ok(None)
     }
 
-    pub(super) async fn named(_: &Cx, row: &'static Dialect, wish: &Wish) -> Result<Chosen> {
+    pub(super) async fn named(
+        _: &Cx,
+        row: &'static Dialect,
+        base: Option<String>,
+        wish: &Wish,
+    ) -> Result<Chosen> {
         let model = wish.model.clone().unwrap_or_default();
-        Ok(Chosen { provider: make::provider(row, None, None, &model)?, model, why: String::new() })
+        Ok(Chosen { provider: make::provider(row, None, base, &model)?, model, why: String::new() })
     }
 }
 
-#[cfg(all(test, feature = "openai", feature = "anthropic"))]
+#[cfg(all(test, feature = "http"))]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
@@ -362,7 +462,10 @@ mod tests {
         let all = [("GROQ_API_KEY", "gsk-1"), ("OPENAI_API_KEY", "sk-2"), ("ANTHROPIC_API_KEY", "sk-ant-3")];
         for (n, id) in [(3, "anthropic"), (2, "openai"), (1, "groq")] {
             let c = pick(&all[..n]).await.unwrap();
-            assert_eq!((c.provider.id(), c.model.as_str()), (id, Dialect::named(id).unwrap().default_model));
+            assert_eq!(
+                (c.provider.id(), c.model.as_str()),
+                (id, &*Dialect::named(id).unwrap().default_model)
+            );
             assert!(c.why.contains(id) && c.why.contains("_API_KEY is set"), "{}", c.why);
             assert!(!format!("{c:?}").contains("sk-"), "{c:?}");
         }
@@ -387,6 +490,46 @@ mod tests {
         assert!(e.kind() == ErrorKind::Unavailable && e.message().contains("127.0.0.1:8000"), "{e}");
         let e = pick(&[("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")]).await.unwrap_err();
         assert!(e.message().contains("OPENAI_BASE_URL"), "{e}");
+    }
+
+    #[test]
+    fn ollama_stands_where_its_own_programs_look_for_it() {
+        for (host, want) in [
+            ("", "http://127.0.0.1:11434"),
+            ("0.0.0.0", "http://127.0.0.1:11434"),
+            ("0.0.0.0:80", "http://127.0.0.1:80"),
+            (":11500", "http://127.0.0.1:11500"),
+            ("box", "http://box:11434"),
+            ("box/ollama/", "http://box:11434/ollama"),
+            ("box:80/ollama", "http://box:80/ollama"),
+            ("::1", "http://[::1]:11434"),
+            ("[::1]", "http://[::1]:11434"),
+            ("[::]:99", "http://[::1]:99"),
+            ("::", "http://[::1]:11434"),
+            ("fe80::7/x", "http://[fe80::7]:11434/x"),
+            ("https://box/", "https://box"),
+            ("https://me:pw@box:1/a", "https://me:pw@box:1/a"),
+            ("http://[::]:1", "http://[::1]:1"),
+        ] {
+            assert_eq!(local_address(host.into()), want, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_is_told_without_its_password() {
+        let set = [("ZO_PROVIDER", "ollama"), ("OLLAMA_HOST", "http://me:hunter2@127.0.0.1:9/a?t=hunter2")];
+        let e = pick(&set).await.unwrap_err();
+        assert!(e.message().contains("at http://127.0.0.1:9/a (") && !e.message().contains("hunter2"), "{e}");
+    }
+
+    #[tokio::test]
+    async fn the_address_counts_for_both_wires_of_openai() {
+        let base = lists("tiny", Duration::ZERO);
+        let c = pick(&[("ZO_PROVIDER", "openai-responses"), ("OPENAI_BASE_URL", &base)]).await.unwrap();
+        assert_eq!((c.provider.id(), c.model.as_str()), ("openai-responses", "tiny"));
+        let set = [("ZO_PROVIDER", "openai-responses"), ("OPENAI_API_KEY", "k"), ("OPENAI_BASE_URL", &base)];
+        let c = pick(&set).await.unwrap();
+        assert!(c.model.is_empty() && c.why.contains("OPENAI_BASE_URL"), "{}", c.why);
     }
 
     #[tokio::test]
@@ -443,6 +586,31 @@ mod tests {
         let nobody = [(row("ollama"), lists("a", late)), (row("lmstudio"), lists("b", late))];
         assert!(probe::at(&Cx::new("t"), &wish, &nobody).await.unwrap().is_none());
         assert!(began.elapsed() < Duration::from_millis(900), "150 ms each: {:?}", began.elapsed());
+    }
+
+    #[cfg(feature = "vault")]
+    #[tokio::test]
+    async fn a_key_from_the_vault_is_called_one_and_is_the_providers_own() {
+        use crate::{KeyName, Scope, Secret, Unlock, Vault};
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::create(dir.path().join("v"), &Unlock::Key(Unlock::random_key().unwrap())).unwrap();
+        for (name, value) in [
+            (KeyName::new("alice", "openai-responses"), "sk-responses"),
+            (KeyName::new("alice", "openai"), "sk-chat"),
+            (KeyName::new("alice", "openai").named("work"), "sk-work"),
+            (KeyName::new("bob", "anthropic"), "sk-ant-bob"),
+        ] {
+            vault.put(&name, &Secret::new(value), &Scope::default()).unwrap();
+        }
+        let keys = keys(&vault, "alice").unwrap();
+        assert_eq!(keys.len(), 1);
+        assert_eq!(keys.get("OPENAI_API_KEY").unwrap().expose(), "sk-chat");
+        let lookup = |name: &str| Some(keys.get(name)?.expose().to_owned());
+        let c = super::pick(&Cx::new("t"), lookup, |name| keys.contains_key(name)).await.unwrap();
+        assert_eq!(c.provider.id(), "openai");
+        assert!(c.why.contains("vault") && !c.why.contains("OPENAI_API_KEY is set"), "{}", c.why);
+        assert_eq!(trimmed("\n a b\t ".into()).as_deref(), Some("a b"));
+        assert_eq!(trimmed(" \n".into()), None);
     }
 
     #[tokio::test]

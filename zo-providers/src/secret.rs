@@ -1,10 +1,13 @@
 //! A key that does not show itself.
 
 use std::fmt;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 /// A key. Its `Debug` is `Secret(***)`, it has neither `Display` nor `Serialize`, and its bytes are zeroed when the last
-/// clone is dropped.
+/// clone is dropped. Comparing two takes a time that tells their lengths and nothing else.
+///
+/// A `String` that is handed over becomes the key and is zeroed with it; of a `&str` only the copy made here is.
 ///
 /// ```
 /// use zo_providers::Secret;
@@ -25,6 +28,18 @@ impl Secret {
         } else {
             Zeroizing::new(trimmed.to_owned())
         }))
+    }
+
+    /// Takes bytes that were decrypted, as they are and without another copy. `None` when they are not UTF-8.
+    #[cfg(feature = "vault")]
+    pub(crate) fn from_bytes(mut bytes: Zeroizing<Vec<u8>>) -> Option<Self> {
+        match String::from_utf8(std::mem::take(&mut *bytes)) {
+            Ok(text) => Some(Self(std::sync::Arc::new(Zeroizing::new(text)))),
+            Err(e) => {
+                drop(Zeroizing::new(e.into_bytes()));
+                None
+            }
+        }
     }
 
     /// The key itself. Whoever calls this answers for where it goes.
@@ -83,6 +98,14 @@ impl fmt::Debug for Secret {
     }
 }
 
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.expose().as_bytes().ct_eq(other.expose().as_bytes()).into()
+    }
+}
+
+impl Eq for Secret {}
+
 impl<T: Into<String>> From<T> for Secret {
     fn from(key: T) -> Self {
         Self::new(key)
@@ -99,6 +122,13 @@ mod tests {
         assert_eq!(format!("{key:?} {:?}", Some(&key)), "Secret(***) Some(Secret(***))");
         assert_eq!(key.scrub("wrong key sk-abcdef, sorry".into()), "wrong key ***, sorry");
         assert_eq!(key.scrub("sk-abcde".into()), "sk-abcde", "half of a short one may be a word");
+    }
+
+    #[test]
+    fn equal_are_those_with_the_same_characters() {
+        let key = Secret::new("sk-canary");
+        assert!(key == Secret::new("sk-canary ") && key == key.clone());
+        assert!(key != Secret::new("sk-canarz") && key != Secret::new("sk-canar") && key != Secret::new(""));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Answer, Server, Then};
-use zo_providers::{Anthropic, OpenAi};
+use zo_providers::Remote;
 use zo_testkit::laws::provider::Subject;
 use zo_traits::{Message, Provider, Request};
 
@@ -39,11 +39,11 @@ fn subject(provider: impl Provider) -> Subject {
 }
 
 async fn openai(answer: Answer) -> Subject {
-    subject(OpenAi::compatible("test", &Server::always(answer).await.base, Some("sk-law-0123456789".into())))
+    subject(Remote::compatible("test", &Server::always(answer).await.base, Some("sk-law-0123456789".into())))
 }
 
 async fn anthropic(answer: Answer) -> Subject {
-    subject(Anthropic::new("sk-law-0123456789").base_url(&Server::always(answer).await.base))
+    subject(Remote::anthropic("sk-law-0123456789").base_url(&Server::always(answer).await.base))
 }
 
 mod chat_completions {

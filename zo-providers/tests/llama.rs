@@ -7,18 +7,18 @@ use std::{
     future::poll_fn,
     time::{Duration, Instant},
 };
-use zo_providers::OpenAi;
+use zo_providers::Remote;
 use zo_traits::{
     Accumulator, Cx, ErrorKind, FinishReason, Message, Provider, ProviderExt, Request, StreamEvent,
     ToolChoice, ToolResult, ToolSpec, ToolStatus,
 };
 
-fn server() -> Option<OpenAi> {
+fn server() -> Option<Remote> {
     let Ok(url) = std::env::var("ZO_LLAMA_URL") else {
         println!("SKIPPED: ZO_LLAMA_URL is not set; scripts/llama-server prints an address for it");
         return None;
     };
-    Some(OpenAi::compatible("llamacpp", &url, None))
+    Some(Remote::compatible("llamacpp", &url, None))
 }
 
 fn cx() -> Cx {

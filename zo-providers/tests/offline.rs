@@ -451,6 +451,393 @@ fn a_length_limit_is_kept_and_reported() {
     assert!(answer.message.to_text().len() <= 20);
 }
 
+// ---- kinds of arguments, each in words of its own
+
+/// The arguments that one tool gets from a message; null if it is not called exactly once.
+fn args(text: &str, name: &str, about: &str, properties: Value, required: &[&str]) -> Value {
+    let tool = ToolSpec::new(name, about, schema(properties, required));
+    let answer = say(text, &[tool]);
+    let all = calls(&answer);
+    match all.as_slice() {
+        [(_, args)] => args.clone(),
+        _ => json!({"calls": all.len(), "said": answer.message.to_text()}),
+    }
+}
+
+#[test]
+fn numbers_go_where_their_units_and_words_say() {
+    let properties = json!({
+        "volume": {"type": "number", "description": "Volume of the tank in liters"},
+        "pressure": {"type": "number", "description": "Pressure in bar"},
+        "temperature": {"type": "number", "description": "Temperature in degrees Celsius"},
+    });
+    for (text, want) in [
+        (
+            "Check the boiler: a tank of 80 liters at 3 bar and 65 degrees",
+            json!({"volume": 80, "pressure": 3, "temperature": 65}),
+        ),
+        (
+            "Check the boiler with a temperature of 71.5, a pressure of 2 and a volume of 120",
+            json!({"volume": 120, "pressure": 2, "temperature": 71.5}),
+        ),
+    ] {
+        let got = args(
+            text,
+            "check_boiler",
+            "Checks a boiler.",
+            properties.clone(),
+            &["volume", "pressure", "temperature"],
+        );
+        assert_eq!(got, want, "{text}");
+    }
+    let tip = json!({
+        "amount": {"type": "number", "description": "Amount of the bill"},
+        "rate": {"type": "number", "description": "Tip as a decimal rate"},
+    });
+    let got = args(
+        "Calculate the tip for a bill of $1,250.50 at 15%",
+        "calculate_tip",
+        "Calculates a tip.",
+        tip,
+        &["amount", "rate"],
+    );
+    assert_eq!(got, json!({"amount": 1250.5, "rate": 0.15}));
+    let table = json!({"guests": {"type": "integer", "description": "Number of guests"}, "time": {"type": "string", "format": "time"}});
+    let got = args(
+        "Reserve a table for six people at 19:30",
+        "reserve_table",
+        "Reserves a table.",
+        table,
+        &["guests"],
+    );
+    assert_eq!(got, json!({"guests": 6, "time": "19:30:00"}));
+}
+
+#[test]
+fn alike_numbers_keep_the_order_of_the_message() {
+    let sides =
+        json!({"side_a": {"type": "integer"}, "side_b": {"type": "integer"}, "side_c": {"type": "integer"}});
+    let got = args(
+        "Find the area of a triangle whose three sides are 7, 8 and 9",
+        "triangle_area",
+        "Area of a triangle.",
+        sides,
+        &["side_a", "side_b", "side_c"],
+    );
+    assert_eq!(got, json!({"side_a": 7, "side_b": 8, "side_c": 9}));
+}
+
+#[test]
+fn dates_take_the_layout_that_is_asked_for() {
+    for (layout, want) in
+        [("YYYY-MM-DD", "2027-02-09"), ("DD/MM/YYYY", "09/02/2027"), ("MM-DD-YYYY", "02-09-2027")]
+    {
+        let properties = json!({"day": {"type": "string", "description": format!("Day of the delivery in the format {layout}")}});
+        let got = args(
+            "Schedule the delivery for February 9th, 2027",
+            "schedule_delivery",
+            "Schedules a delivery.",
+            properties,
+            &["day"],
+        );
+        assert_eq!(got, json!({"day": want}), "{layout}");
+    }
+}
+
+#[test]
+fn beginnings_come_before_ends() {
+    let trip = json!({"start_city": {"type": "string"}, "end_city": {"type": "string"}});
+    for text in [
+        "How long is the train ride between Leeds and York?",
+        "How long is the train ride from Leeds to York?",
+        "How long is the train ride to York from Leeds?",
+    ] {
+        let got = args(
+            text,
+            "train_ride",
+            "How long a train ride takes.",
+            trip.clone(),
+            &["start_city", "end_city"],
+        );
+        assert_eq!(got, json!({"start_city": "Leeds", "end_city": "York"}), "{text}");
+    }
+    let years = json!({"from_year": {"type": "integer"}, "to_year": {"type": "integer"}});
+    let got = args(
+        "Show the rainfall between 1990 and 2005",
+        "rainfall",
+        "Rainfall over the years.",
+        years,
+        &["from_year", "to_year"],
+    );
+    assert_eq!(got, json!({"from_year": 1990, "to_year": 2005}));
+}
+
+#[test]
+fn options_are_found_in_their_spellings() {
+    let properties = json!({
+        "size": {"type": "string", "enum": ["small", "medium", "large"]},
+        "crust": {"type": "string", "enum": ["thin", "deep-dish"]},
+        "toppings": {"type": "array", "items": {"type": "string", "enum": ["mushroom", "olive", "onion"]}},
+    });
+    let got = args(
+        "Order a Large pizza with a deep dish crust, olives and mushrooms",
+        "order_pizza",
+        "Orders a pizza.",
+        properties.clone(),
+        &["size"],
+    );
+    assert_eq!(got["size"], "large");
+    assert_eq!(got["crust"], "deep-dish");
+    let mut toppings: Vec<&str> =
+        got["toppings"].as_array().unwrap().iter().map(|t| t.as_str().unwrap()).collect();
+    toppings.sort_unstable();
+    assert_eq!(toppings, ["mushroom", "olive"]);
+    let got = args("Order a small pizza", "order_pizza", "Orders a pizza.", properties, &["size"]);
+    assert_eq!(got, json!({"size": "small"}), "options that were not named are left out");
+    let voice = json!({
+        "text": {"type": "string"},
+        "language": {"type": "string", "enum": ["it-IT", "de-DE", "en-US"], "description": "Language code"},
+    });
+    let got =
+        args("Read it aloud: the shop is closed", "read_aloud", "Reads a text aloud.", voice, &["text"]);
+    assert_eq!(got, json!({"text": "the shop is closed"}), "'it' is not Italian");
+}
+
+#[test]
+fn flags_are_raised_and_lowered() {
+    let properties = json!({
+        "room": {"type": "string", "description": "Name of the room"},
+        "breakfast": {"type": "boolean", "description": "Whether breakfast is included"},
+    });
+    for (text, want) in [
+        ("Book the room 'Lake View' with breakfast", json!({"room": "Lake View", "breakfast": true})),
+        ("Book the room 'Lake View' without breakfast", json!({"room": "Lake View", "breakfast": false})),
+        ("Book the room 'Lake View'", json!({"room": "Lake View"})),
+    ] {
+        assert_eq!(args(text, "book_room", "Books a room.", properties.clone(), &["room"]), want, "{text}");
+    }
+}
+
+#[test]
+fn names_in_quotes_and_words_around_them() {
+    let properties =
+        json!({"name": {"type": "string"}, "owner": {"type": "string"}, "folder": {"type": "string"}});
+    let required = ["name", "owner", "folder"];
+    for text in [
+        "Create a project with the name 'apollo', the owner 'kim' and the folder 'space'",
+        "Create a project with 'apollo' as name, 'kim' as the owner and 'space' as the folder",
+        "Create a project in the folder \"space\", owner \"kim\", name \"apollo\"",
+    ] {
+        let got = args(text, "create_project", "Creates a project.", properties.clone(), &required);
+        assert_eq!(got, json!({"name": "apollo", "owner": "kim", "folder": "space"}), "{text}");
+    }
+    let fetch = json!({"url": {"type": "string", "description": "Address of the page"}});
+    let got = args(
+        "Please fetch the page 'https://example.org/a?b=1'",
+        "fetch_page",
+        "Fetches a page.",
+        fetch,
+        &["url"],
+    );
+    assert_eq!(got, json!({"url": "https://example.org/a?b=1"}));
+    let open = json!({"path": {"type": "string", "description": "Path of the file"}});
+    let got = args(
+        "Open the file notes.txt in the editor",
+        "open_file",
+        "Opens a file in the editor.",
+        open,
+        &["path"],
+    );
+    assert_eq!(got, json!({"path": "notes.txt"}));
+}
+
+#[test]
+fn lists_matrices_objects_and_formulas() {
+    let list = json!({"names": {"type": "array", "items": {"type": "string"}, "description": "Names of the guests"}});
+    let got =
+        args("Invite the guests Ann, Bert and Carla", "invite_guests", "Invites guests.", list, &["names"]);
+    assert_eq!(got, json!({"names": ["Ann", "Bert", "Carla"]}));
+    let matrix =
+        json!({"matrix": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}});
+    let got =
+        args("Invert the matrix [[2, 1], [5, 3]]", "invert_matrix", "Inverts a matrix.", matrix, &["matrix"]);
+    assert_eq!(got, json!({"matrix": [[2, 1], [5, 3]]}));
+    let points =
+        json!({"points": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}});
+    let got = args(
+        "Draw a polygon with the points (0, 0), (4, 0) and (4, 3)",
+        "draw_polygon",
+        "Draws a polygon.",
+        points,
+        &["points"],
+    );
+    assert_eq!(got, json!({"points": [[0, 0], [4, 0], [4, 3]]}));
+    let labels = json!({"labels": {"type": "object", "description": "Labels to set"}});
+    let got = args(
+        "Set the labels {\"team\": \"red\", \"tier\": 2}",
+        "set_labels",
+        "Sets labels.",
+        labels,
+        &["labels"],
+    );
+    assert_eq!(got, json!({"labels": {"team": "red", "tier": 2}}));
+    let function = json!({"function": {"type": "string", "description": "Mathematical function of x"}});
+    let got = args(
+        "Plot the function 4x^2 - 3x + 7",
+        "plot_function",
+        "Plots a function.",
+        function,
+        &["function"],
+    );
+    assert_eq!(got, json!({"function": "4x^2 - 3x + 7"}));
+}
+
+#[test]
+fn places_are_as_full_as_asked_for() {
+    let plain = json!({"location": {"type": "string", "description": "Where to look"}});
+    let full =
+        json!({"location": {"type": "string", "description": "City and state, e.g. San Francisco, CA"}});
+    let about = "Finds parking near a place.";
+    for (text, properties, want) in [
+        ("Find parking in Seattle", &plain, "Seattle"),
+        ("Find parking in Seattle", &full, "Seattle, WA"),
+        ("Find parking at 12 Oak Street, Dayton, Ohio", &full, "12 Oak Street, Dayton, Ohio"),
+        ("Find parking in NYC", &plain, "New York"),
+    ] {
+        let got = args(text, "find_parking", about, properties.clone(), &["location"]);
+        assert_eq!(got, json!({"location": want}), "{text}");
+    }
+    let both = json!({"city": {"type": "string"}, "state": {"type": "string", "description": "Two-letter code of the state"}});
+    let got =
+        args("Find the sales tax of Denver", "sales_tax", "Sales tax of a city.", both, &["city", "state"]);
+    assert_eq!(got, json!({"city": "Denver", "state": "CO"}));
+}
+
+#[test]
+fn one_thing_of_several_is_several_calls() {
+    let area = ToolSpec::new(
+        "rectangle_area",
+        "Area of a rectangle.",
+        schema(json!({"width": {"type": "number"}, "height": {"type": "number"}}), &["width", "height"]),
+    );
+    let want = |all: &[(i64, i64)]| -> Vec<(String, Value)> {
+        all.iter().map(|(w, h)| ("rectangle_area".to_owned(), json!({"width": w, "height": h}))).collect()
+    };
+    for text in [
+        "Find the area of a rectangle with a width of 3 and a height of 4. Also of another one with a width of 5 and a height of 6.",
+        "I have two rectangles. The first has a width of 3 and a height of 4, the second has a width of 5 and a height of 6. What is the area of each rectangle?",
+    ] {
+        assert_eq!(calls(&say(text, std::slice::from_ref(&area))), want(&[(3, 4), (5, 6)]), "{text}");
+    }
+    let one = "What is the area of a rectangle? Its width is 3. Its height is 4.";
+    assert_eq!(calls(&say(one, &[area])), want(&[(3, 4)]), "several sentences on one thing");
+    let timer = ToolSpec::new(
+        "set_timer",
+        "Sets a timer.",
+        schema(
+            json!({"minutes": {"type": "integer", "description": "Minutes until it rings"}}),
+            &["minutes"],
+        ),
+    );
+    let got = calls(&say("Set timers for 5, 10 and 15 minutes", &[timer]));
+    let minutes: Vec<&Value> = got.iter().map(|(_, args)| &args["minutes"]).collect();
+    assert_eq!(minutes, [5, 10, 15]);
+    let play = ToolSpec::new(
+        "play_artist",
+        "Plays songs of an artist.",
+        schema(json!({"artist": {"type": "string"}, "minutes": {"type": "integer"}}), &["artist", "minutes"]),
+    );
+    let got = calls(&say(
+        "Play songs of the artists Nina Simone and Bob Marley for 30 and 45 minutes respectively",
+        &[play],
+    ));
+    let got: Vec<Value> = got.into_iter().map(|(_, args)| args).collect();
+    assert_eq!(
+        got,
+        [json!({"artist": "Nina Simone", "minutes": 30}), json!({"artist": "Bob Marley", "minutes": 45})]
+    );
+}
+
+#[test]
+fn confidence_tells_fitting_from_foreign_requests() {
+    let sure = |text: &str| {
+        let request = Request::new("", [Message::user(text)]).tools([weather(), mail(), search()]);
+        Offline::new().choose(&request)
+    };
+    let fitting = [
+        "What is the weather in Lima?",
+        "Send an email to bo@example.org saying hi",
+        "Search the web for tea",
+    ];
+    let others =
+        ["Why is the sky blue?", "Sing a song", "Who won the cup in 1974?", "Compose a waltz in D minor"];
+    let least = fitting.iter().map(|t| sure(t).confidence).fold(1.0, f32::min);
+    let most = others.iter().map(|t| sure(t).confidence).fold(0.0, f32::max);
+    assert!(least > most, "{least} {most}");
+    assert!(others.iter().all(|t| sure(t).calls.is_empty()));
+    assert_eq!(sure("What is the weather in Lima?").tool.as_deref(), Some("get_weather"));
+    let asked = sure("What's the weather?");
+    assert_eq!((asked.calls.len(), asked.missing), (0, vec!["city".to_owned()]));
+    let none = Offline::new().choose(&Request::new("", [Message::user("hello")]));
+    assert_eq!((none.tool, none.confidence, none.calls.len()), (None, 0.0, 0));
+}
+
+#[test]
+fn long_results_are_answered_from() {
+    let mut page = String::from("The town has a long history.\n");
+    for n in 0..40 {
+        page.push_str(&format!("Paragraph {n} speaks of streets and houses.\n"));
+    }
+    page.push_str("The lighthouse was built in 1871 by Ada Holm.\n");
+    let call = ToolCall::new("offline_1", "read_page", json!({}));
+    let assistant = Message { role: Role::Assistant, parts: vec![Part::ToolCall(call.clone())] };
+    let result = Message::tool_results([ToolResult::new(&call, ToolStatus::Ok, page)]);
+    let asked = Message::user("Read the page and tell me when the lighthouse was built");
+    let said = ask(&Request::new("", [asked, assistant, result])).message.to_text();
+    assert!(said.starts_with("The lighthouse was built in 1871 by Ada Holm."), "{said}");
+    assert!(said.contains("`read_page`") && said.contains("Paragraph 7"), "the rest is not hidden: {said}");
+}
+
+#[test]
+fn what_was_said_before_is_remembered_word_for_word() {
+    let talk = |question: &str| {
+        let request = Request::new(
+            "",
+            [
+                Message::user("My dog is called Pixel. I parked the car on level 4."),
+                Message::assistant("Noted."),
+                Message::user(question),
+            ],
+        )
+        .tools(everything());
+        ask(&request)
+    };
+    for question in
+        ["What did I say my dog is called?", "Remind me what my dog is called", "What's the name of my dog?"]
+    {
+        let answer = talk(question);
+        assert!(answer.message.to_text().contains("Your dog is called Pixel."), "{question}: {answer:?}");
+    }
+    let both = talk("What is my dog called? And where did I park my car?").message.to_text();
+    assert!(both.contains("Pixel") && both.contains("level 4"), "{both}");
+    let half = talk("What is my dog called? And what is my shoe size?").message.to_text();
+    assert!(half.contains("Pixel") && half.contains("what is my shoe size"), "{half}");
+}
+
+#[test]
+fn other_languages_get_no_nonsense() {
+    for text in [
+        "Kannst du mir bitte ein Gedicht über den Herbst schreiben?",
+        "¿Me puedes explicar cómo funciona un motor de avión para niños?",
+        "Quelle est la meilleure façon de cuire les pâtes dans une casserole?",
+        "Saya ingin tahu berapa lama perjalanan ini dengan kereta",
+        "Puoi dirmi chi ha scritto questo libro per la scuola?",
+    ] {
+        let answer = say(text, &everything());
+        assert!(calls(&answer).is_empty(), "{text}: {:?}", calls(&answer));
+    }
+}
+
 // ---- hostile input
 
 /// Deterministic pseudo-random numbers (xorshift64*).

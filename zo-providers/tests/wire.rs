@@ -10,11 +10,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
-use zo_providers::{Anthropic, Dialect, OpenAi, Timeouts};
+use zo_providers::{Dialect, Remote, Timeouts};
 use zo_testkit::VirtualClock;
 use zo_traits::{
-    BoxStream, Cx, Error, ErrorKind, FinishReason, Media, MediaSource, Message, Part, Provider, ProviderExt,
-    Request, Response, Result, Role, StreamEvent,
+    BoxStream, Cx, Embedder, Error, ErrorKind, FinishReason, Media, MediaSource, Message, Part, Provider,
+    ProviderExt, Request, Response, Result, Role, StreamEvent,
 };
 
 const KEY: &str = "sk-canary-77f1c0ffee";
@@ -23,8 +23,8 @@ fn request() -> Request {
     Request::new("m", [Message::user("hello")])
 }
 
-fn chat(server: &Server) -> OpenAi {
-    OpenAi::compatible("test", &server.base, Some(KEY.into()))
+fn chat(server: &Server) -> Remote {
+    Remote::compatible("test", &server.base, Some(KEY.into()))
 }
 
 async fn complete(provider: &impl Provider) -> Result<Response> {
@@ -82,7 +82,7 @@ async fn what_is_sent() {
     assert_eq!((&body["model"], &body["stream"]), (&json!("m"), &json!(true)));
 
     let server = Server::always(Answer::json(401, "{}")).await;
-    let claude = Anthropic::new(format!(" {KEY}\n")).base_url(&server.base);
+    let claude = Remote::anthropic(format!(" {KEY}\n")).base_url(&server.base);
     complete(&claude).await.unwrap_err();
     let asked = &server.asked()[0];
     assert!(asked.line.starts_with("POST /v1/messages "), "{}", asked.line);
@@ -111,14 +111,108 @@ async fn the_key_is_in_no_error_and_no_debug_output() {
     }
     for provider in [
         chat(&Server::always(Answer::json(500, "")).await),
-        OpenAi::compatible("x", &format!("http://user:{KEY}@127.0.0.1:1"), Some(KEY.into())),
-        OpenAi::compatible("x", &format!("nonsense {KEY}"), Some(format!("{KEY}\u{7f}\n{KEY}").into())),
+        Remote::compatible("x", &format!("http://user:{KEY}@127.0.0.1:1"), Some(KEY.into())),
+        Remote::compatible("x", &format!("nonsense {KEY}"), Some(format!("{KEY}\u{7f}\n{KEY}").into())),
     ] {
         let e = complete(&provider).await.unwrap_err();
         assert!(!format!("{e} {e:?} {provider:?}").contains("canary"), "{e:?} {provider:?}");
     }
-    let secret = OpenAi::new("x").header("x-gateway", KEY);
+    let secret = Remote::openai("x").header("x-gateway", KEY);
     assert!(!format!("{secret:?}").contains("canary"));
+}
+
+/// Whoever echoes requests, as a wrong address may, gives back the key.
+#[tokio::test]
+async fn an_echo_shows_no_key() {
+    for body in [
+        format!("<html>{KEY}"),
+        format!("[1,\"{KEY}\""),
+        "x".repeat(70) + KEY,
+        format!("{{\"got\":\"{KEY}\"}}"),
+    ] {
+        let server = Server::always(Answer::new(200, "text/html", body)).await;
+        let cx = Cx::new("t");
+        for row in ["anthropic", "openai", "openai-responses", "gemini", "ollama", "zo"] {
+            let remote =
+                || Remote::new(Dialect::named(row).unwrap(), Some(KEY.into())).base_url(&server.base);
+            let errors = [
+                remote().models(&cx).await.map(|_| ()),
+                remote().count_tokens(&cx, &request()).await.map(|_| ()),
+                complete(&remote()).await.map(|_| ()),
+                remote().embedder(&cx, "m").await.map(|_| ()),
+            ];
+            for e in errors.map(Result::unwrap_err) {
+                assert!(!format!("{e:?}").contains("sk-can"), "{row}: {e:?}");
+            }
+        }
+    }
+    let row = r#"{"id": "x", "base_url": "http://me:hunter2@127.0.0.1:9"}"#;
+    let remote = Remote::new(&Dialect::read(row).unwrap()[0], None);
+    assert!(!format!("{remote:?}").contains("hunter2"), "{remote:?}");
+}
+
+#[tokio::test]
+async fn a_row_without_an_address_speaks_of_every_address() {
+    let server = Server::always(Answer::sse(said(&["hi"]))).await;
+    let row = Dialect::read(r#"{"id": "mine", "mid_system": true}"#).unwrap();
+    let remote =
+        Remote::new(&row[0], None).base_url(&server.base).header("content-type", "application/json; x=1");
+    let r = Request::new("m", [Message::user("a"), Message::system("b")]);
+    remote.complete(&Cx::new("t"), &r).await.unwrap();
+    let asked = &server.asked()[0];
+    let body: Value = serde_json::from_slice(&asked.body).unwrap();
+    assert_eq!(body["messages"][1], json!({"role": "system", "content": "b"}));
+    assert_eq!(asked.head.to_lowercase().matches("content-type").count(), 1, "{}", asked.head);
+}
+
+#[tokio::test]
+async fn embeddings_go_in_batches_that_the_provider_takes() {
+    let server = Server::by(|asked| {
+        let body: Value = serde_json::from_slice(&asked.body).ok()?;
+        let data: Vec<_> =
+            (0..body["input"].as_array()?.len()).map(|n| json!({"index": n, "embedding": [1, 0]})).collect();
+        Some(Answer::json(200, json!({ "data": data }).to_string()))
+    })
+    .await;
+    let (words, pages) = (vec!["word"; 25], vec!["x".repeat(20_000); 3]);
+    let pages: Vec<&str> = pages.iter().map(String::as_str).collect();
+    for (row, texts, requests) in
+        [("dashscope", &words, 3), ("openai", &words, 1), ("mistral", &pages, 3), ("openai", &pages, 1)]
+    {
+        let before = server.asked().len();
+        let remote = Remote::new(Dialect::named(row).unwrap(), Some(KEY.into())).base_url(&server.base);
+        let vectors = remote.embedder_of("m", 2).embed(&Cx::new("t"), texts).await.unwrap();
+        assert_eq!((vectors.len(), server.asked().len() - before), (texts.len(), requests), "{row}");
+    }
+}
+
+/// Thoughts are bound to what stood before them, and to their model and account.
+#[tokio::test]
+async fn a_conversation_outlives_its_thoughts() {
+    let server = Server::by(|asked| {
+        let refused = "messages.1.content.0: Invalid `signature` in `thinking` block. The block is bound to a different \
+                       conversation.";
+        let error =
+            json!({"type": "error", "error": {"type": "invalid_request_error", "message": refused}});
+        let text = json!([{"type": "text", "text": "hi"}]);
+        let answer = json!({"type": "message", "content": text, "stop_reason": "end_turn"});
+        Some(match String::from_utf8_lossy(&asked.body).contains("signature") {
+            true => Answer::json(400, error.to_string()),
+            false => Answer::json(200, answer.to_string()),
+        })
+    })
+    .await;
+    let claude = Remote::anthropic(KEY).base_url(&server.base);
+    let signed = zo_traits::Text {
+        text: "hm".into(),
+        replay: Some(zo_traits::Replay::new("anthropic", json!({"signature": "s"}))),
+    };
+    let mut r = request();
+    r.messages
+        .push(Message { role: Role::Assistant, parts: vec![Part::Reasoning(signed), Part::text("so")] });
+    r.messages.push(Message::user("and?"));
+    assert_eq!(claude.complete(&Cx::new("t"), &r).await.unwrap().message.to_text(), "hi");
+    assert_eq!(server.asked().len(), 2);
 }
 
 #[tokio::test]
@@ -209,6 +303,22 @@ async fn waits_go_by_the_callers_clock() {
 }
 
 #[tokio::test]
+async fn the_patience_for_the_first_byte_ends_with_it() {
+    let body = said(&["hi"]);
+    let server = Server::always(Answer::sse(body).then(0, Then::Late(90))).await;
+    let clock = VirtualClock::at(0);
+    let cx = Cx::new("t").with_clock(Arc::new(clock.clone()));
+    let provider = chat(&server).timeouts(short(600_000, 60_000));
+    let mut stream = provider.stream(&cx, &request()).await.unwrap();
+    let waiting = tokio::spawn(async move { while let Some(Ok(_)) = next(&mut stream).await {} });
+    while clock.sleepers() == 0 {
+        tokio::task::yield_now().await;
+    }
+    clock.advance(Duration::from_secs(61));
+    tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("it waits on").unwrap();
+}
+
+#[tokio::test]
 async fn dropping_closes_the_connection() {
     let mut late = Answer::sse("");
     late.delay = Duration::from_secs(60);
@@ -273,6 +383,74 @@ async fn the_end_is_not_held_up_by_a_server_that_does_not_hang_up() {
     let began = Instant::now();
     assert_eq!(complete(&chat(&server)).await.unwrap().message.to_text(), "hi");
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+/// Older Gemini models, and gateways, say "stop" in every piece; some before the model has begun.
+#[tokio::test]
+async fn an_end_that_goes_on_is_none() {
+    let gemini = |text: &str| {
+        let parts = json!([{ "text": text }]);
+        let candidate = json!({"content": {"parts": parts}, "finishReason": "STOP"});
+        format!("data: {}\r\n\r\n", json!({ "candidates": [candidate] }))
+    };
+    let chat_chunk = |text: &str| {
+        let choice = json!({"delta": {"content": text}, "finish_reason": "stop"});
+        format!("data: {}\n\n", json!({ "choices": [choice] }))
+    };
+    let cx = || Cx::new("t").with_timeout(Duration::from_secs(2));
+    for first in ["one ", ""] {
+        let begin = gemini(first);
+        // Longer than half of the time to the deadline, which is the most that anybody lingers.
+        let answer = Answer::sse(begin.clone() + &gemini("two")).then(begin.len(), Then::Pings(60));
+        let server = Server::always(answer).await;
+        let r = Remote::gemini(KEY).base_url(&server.base).complete(&cx(), &request()).await.unwrap();
+        assert_eq!(r.message.to_text(), format!("{first}two"));
+    }
+    let begin = chat_chunk("one ") + &chat_chunk("two ");
+    let body = begin.clone() + &chat_chunk("three") + "data: [DONE]\n\n";
+    let server = Server::always(Answer::sse(body.clone()).then(begin.len(), Then::Pings(60))).await;
+    let r = chat(&server).complete(&cx(), &request()).await.unwrap();
+    assert_eq!(r.message.to_text(), "one two three");
+    // Broken off, all of these are cut.
+    let server = Server::always(Answer::sse(body).then(begin.len(), Then::Close)).await;
+    assert_eq!(complete(&chat(&server)).await.unwrap_err().kind(), ErrorKind::Corrupt);
+    let begin = gemini("one ");
+    let server =
+        Server::always(Answer::sse(begin.clone() + &gemini("two")).then(begin.len(), Then::Close)).await;
+    let e = complete(&Remote::gemini(KEY).base_url(&server.base)).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e}");
+}
+
+#[tokio::test]
+async fn an_answer_is_what_it_is_whatever_it_is_called() {
+    let whole = json!({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]});
+    let pretty = serde_json::to_string_pretty(&whole).unwrap();
+    let array = json!([{"candidates": [{"content": {"parts": [{"text": "hi"}]}, "finishReason": "STOP"}]}]);
+    for (kind, body) in [
+        ("text/plain", whole.to_string()),
+        ("text/event-stream", format!("\u{FEFF}\r\n {pretty}")),
+        ("application/json", said(&["hi"])),
+        ("application/json; charset=utf-8", ": ping\r\n\r\n".to_owned() + &said(&["h", "i"])),
+        ("application/octet-stream", said(&["hi"])),
+    ] {
+        let server = Server::always(Answer::new(200, kind, body.clone()).pieces(&[1, 3, 50])).await;
+        assert_eq!(complete(&chat(&server)).await.unwrap().message.to_text(), "hi", "{kind} {body}");
+    }
+    let server = Server::always(Answer::sse(array.to_string())).await;
+    let r = complete(&Remote::gemini(KEY).base_url(&server.base)).await.unwrap();
+    assert_eq!(r.message.to_text(), "hi");
+    let spent = json!({"error": {"message": "spent", "code": "insufficient_quota"}}).to_string();
+    for kind in ["text/plain", "text/event-stream", "text/html"] {
+        let e = failure(Answer::new(200, kind, spent.clone())).await;
+        assert_eq!(e.kind(), ErrorKind::Exhausted, "no reason to try again: {e}");
+    }
+    let e = failure(Answer::new(200, "text/html", "<!doctype html><title>Sign in</title>")).await;
+    assert!(e.message().contains("Sign in"), "{e}");
+    let cut = failure(Answer::new(200, "text/plain", &pretty.as_bytes()[..pretty.len() / 2])).await;
+    assert_eq!(cut.kind(), ErrorKind::Unavailable, "nothing was shown yet: {cut}");
+    let half =
+        "data: {\"choices\":[{\"delta\":{\"content\":\"hi\\ud83d\"}},null]}\n\n".to_owned() + &stop("stop");
+    assert_eq!(reply(half).await.message.to_text(), "hi\u{FFFD}");
 }
 
 #[tokio::test]
@@ -345,19 +523,19 @@ async fn a_connection_that_the_server_gave_up_is_replaced() {
         complete(&provider).await.unwrap();
     }
     assert_eq!((server.asked().len(), server.accepted.load(Ordering::SeqCst)), (5, 2));
-    // A server that does nothing else is not asked for ever.
+    // A connection that was made for this very request was not kept too long: whether to ask again is for others to say.
     let server = Server::always(Answer::sse("").hang_up()).await;
     assert_eq!(complete(&chat(&server)).await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(server.asked().len(), 2);
+    assert_eq!(server.asked().len(), 1);
 }
 
 #[tokio::test]
 async fn no_server() {
-    let e = complete(&OpenAi::compatible("x", "http://127.0.0.1:9", None)).await.unwrap_err();
+    let e = complete(&Remote::compatible("x", "http://127.0.0.1:9", None)).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable, "{e}");
     assert!(e.message().to_lowercase().contains("refused") && !e.message().contains("127.0.0.1:9/"), "{e}");
     for bad in ["", "ftp://x", "not a url"] {
-        let e = complete(&OpenAi::compatible("x", bad, None)).await.unwrap_err();
+        let e = complete(&Remote::compatible("x", bad, None)).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Invalid, "{bad}: {e}");
     }
 }
@@ -365,7 +543,7 @@ async fn no_server() {
 #[tokio::test]
 async fn tls_refuses_a_server_that_speaks_none() {
     let server = Server::always(Answer::sse(said(&["hi"]))).await;
-    let provider = OpenAi::compatible("x", &server.base.replace("http:", "https:"), Some(KEY.into()));
+    let provider = Remote::compatible("x", &server.base.replace("http:", "https:"), Some(KEY.into()));
     let e = complete(&provider).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable, "{e}");
     assert!(server.asked().is_empty(), "and the key was not sent");
@@ -538,7 +716,7 @@ async fn a_key_that_a_cut_goes_through_does_not_show_its_head() {
 #[tokio::test]
 async fn openai_elsewhere_may_be_anybody_and_takes_a_query() {
     let server = Server::always(Answer::sse(said(&["hi"]))).await;
-    let provider = OpenAi::new(KEY).base_url(&format!("{}/v1/?api-version=1", server.base));
+    let provider = Remote::openai(KEY).base_url(&format!("{}/v1/?api-version=1", server.base));
     let mut r = request();
     r.messages.push(Message::system("fact"));
     provider.complete(&Cx::new("t"), &r).await.unwrap();
@@ -554,10 +732,10 @@ async fn openai_elsewhere_may_be_anybody_and_takes_a_query() {
     provider.complete(&Cx::new("t"), &r).await.unwrap();
     let body: Value = serde_json::from_slice(&server.asked()[1].body).unwrap();
     assert_eq!(body["messages"][0]["content"][0]["type"], "image_url", "{body}");
-    let claude = Anthropic::new(KEY).base_url(&format!("{}?a=1", server.base));
+    let claude = Remote::anthropic(KEY).base_url(&format!("{}?a=1", server.base));
     complete(&claude).await.unwrap_err();
     assert!(server.asked()[2].line.starts_with("POST /v1/messages?a=1 "), "{}", server.asked()[2].line);
-    let e = complete(&OpenAi::new(KEY).base_url(&format!("{}/v1#x", server.base))).await.unwrap_err();
+    let e = complete(&Remote::openai(KEY).base_url(&format!("{}/v1#x", server.base))).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Invalid);
 }
 
@@ -593,7 +771,7 @@ async fn reasoning_comes_under_any_name_and_goes_back_where_it_belongs() {
         ("groq", "reasoning_content", Value::Null),
     ] {
         let server = Server::always(Answer::sse(details.clone())).await;
-        let provider = OpenAi::dialect(Dialect::named(row).unwrap(), None).base_url(&server.base);
+        let provider = Remote::new(Dialect::named(row).unwrap(), None).base_url(&server.base);
         let answer = complete(&provider).await.unwrap();
         let mut again = request();
         again.messages.push(answer.message.clone());
@@ -661,7 +839,7 @@ async fn anthropic_blocks_survive_the_round_trip() {
         )
         + &event(json!({"type": "message_stop"}));
     let server = Server::always(Answer::sse(body).pieces(&[7, 100])).await;
-    let claude = Anthropic::new(KEY).base_url(&server.base);
+    let claude = Remote::anthropic(KEY).base_url(&server.base);
     let answer = complete(&claude).await.unwrap();
     assert_eq!(answer.finish, FinishReason::Pause);
     assert_eq!(

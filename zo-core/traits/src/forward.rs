@@ -16,6 +16,9 @@ macro_rules! forward {
                 (**self).stream(cx, request).await
             }
             async fn models(&self, cx: &Cx) -> Result<Vec<ModelInfo>> { (**self).models(cx).await }
+            async fn count_tokens(&self, cx: &Cx, request: &Request) -> Result<u64> {
+                (**self).count_tokens(cx, request).await
+            }
         }
 
         #[async_trait]

@@ -54,6 +54,18 @@ pub trait Provider: Send + Sync + Debug + 'static {
             format_args!("{} lists no models", self.id()),
         ))
     }
+
+    /// Prompt tokens that `request` would be, by the provider's own tokenizer.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the provider does not tell; else as [`stream`](Provider::stream).
+    async fn count_tokens(&self, _cx: &Cx, _request: &Request) -> Result<u64> {
+        Err(Error::new(
+            ErrorKind::Unsupported,
+            "provider.count_tokens",
+            format_args!("{} counts no tokens ahead", self.id()),
+        ))
+    }
 }
 
 /// Conveniences over [`Provider`]. Not overridable, so wrappers have nothing to forget.
@@ -70,6 +82,7 @@ impl<T: Provider + ?Sized> ProviderExt for T {}
 
 /// What a model can do. Unknown is the default: `false` and `None` mean *not known to*.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Capabilities {
     /// Calls tools.
@@ -80,8 +93,14 @@ pub struct Capabilities {
     pub structured: bool,
     /// Takes images.
     pub vision: bool,
+    /// Takes sound.
+    pub audio: bool,
+    /// Takes documents (PDF).
+    pub documents: bool,
     /// Thinks before it answers.
     pub reasoning: bool,
+    /// Prompt tokens that it has seen before cost less.
+    pub cache: bool,
     /// Context window, in tokens.
     pub context_window: Option<u32>,
     /// Longest answer, in tokens.
@@ -164,6 +183,10 @@ pub struct Request {
     pub output_schema: Option<Arc<Value>>,
     /// How hard to think.
     pub effort: Option<Effort>,
+    /// Nobody looks at the pieces: a provider that can send its answer whole may do so, which costs both sides less. The
+    /// events are the same. An answer sent whole has no first byte until it is done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub whole: bool,
     /// Body fields of this provider, merged last; they win.
     pub extra: Map<String, Value>,
 }

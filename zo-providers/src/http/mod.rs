@@ -5,10 +5,11 @@
 //! dropping a call or a stream closes its connection; an answer read to its end leaves the connection for the next.
 
 mod stream;
-mod tls;
+pub(crate) mod tls;
 
 use crate::{
     Secret,
+    layer::{Headroom, HeadroomSink},
     wire::{Codec, Decoder, fault},
 };
 use bytes::Bytes;
@@ -18,7 +19,16 @@ use reqwest::{
     redirect,
 };
 use std::{
-    collections::VecDeque, error::Error as _, fmt, pin::pin, sync::OnceLock, task::Poll, time::Duration,
+    collections::VecDeque,
+    error::Error as _,
+    fmt,
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::Duration,
 };
 use stream::{EventStream, Reader};
 use zo_traits::{BoxStream, Cx, Error, ErrorKind, Result, StreamEvent, stream_of};
@@ -48,7 +58,6 @@ impl Default for Timeouts {
 
 impl Timeouts {
     /// For servers that run models locally.
-    #[cfg(feature = "openai")]
     pub(crate) const LOCAL: Self = Self {
         connect: Duration::from_secs(10),
         first_byte: Duration::from_secs(600),
@@ -66,27 +75,44 @@ const STALE: &str = "connection closed before message completed";
 /// How soon that must be to be the fault of a connection that was kept too long.
 const STALE_WITHIN: Duration = Duration::from_millis(250);
 
-/// How a provider wants its key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Auth {
-    /// `Authorization: Bearer ...`
-    #[cfg_attr(not(feature = "openai"), allow(dead_code))]
-    Bearer,
-    /// `x-api-key: ...`
-    #[cfg_attr(not(feature = "anthropic"), allow(dead_code))]
-    XApiKey,
-}
-
 /// One API: an address, a key, a pool.
 pub(crate) struct Http {
     pub(crate) base: String,
     pub(crate) key: Option<Secret>,
     pub(crate) timeouts: Timeouts,
-    auth: Auth,
-    headers: Vec<(String, Secret)>,
+    /// The header that carries the key; `authorization` carries it as a bearer token.
+    key_header: String,
+    headers: Vec<Header>,
     client: OnceLock<Client>,
+    /// What every request carries.
+    head: OnceLock<HeaderMap>,
+    /// Connections that were left for others, as far as can be seen from here.
+    kept: Arc<AtomicUsize>,
     /// The path that was asked for first, mostly the only one, and its address.
     url: OnceLock<(Box<str>, Url)>,
+}
+
+/// One call of the API.
+struct Call<'c> {
+    op: &'static str,
+    method: Method,
+    path: &'c str,
+    body: Option<Bytes>,
+    timeouts: Timeouts,
+}
+
+/// A body whose connection is kept for others once it is read to its end.
+pub(crate) struct Kept {
+    body: Body,
+    kept: Arc<AtomicUsize>,
+}
+
+/// A header on every request.
+struct Header {
+    name: String,
+    value: Secret,
+    /// It stands in a public table.
+    plain: bool,
 }
 
 impl fmt::Debug for Http {
@@ -98,14 +124,16 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(crate) fn new(base: &str, auth: Auth, key: Option<Secret>) -> Self {
+    pub(crate) fn new(base: &str, key_header: &str, key: Option<Secret>) -> Self {
         Self {
             base: base.trim_end_matches('/').to_owned(),
             key: key.filter(|k| !k.is_empty()),
             timeouts: Timeouts::default(),
-            auth,
+            key_header: key_header.to_owned(),
             headers: Vec::new(),
             client: OnceLock::new(),
+            head: OnceLock::new(),
+            kept: Arc::default(),
             url: OnceLock::new(),
         }
     }
@@ -114,6 +142,8 @@ impl Http {
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
         self.client = OnceLock::new();
         self.url = OnceLock::new();
+        self.head = OnceLock::new();
+        self.kept = Arc::default();
         change(&mut self);
         self
     }
@@ -123,79 +153,122 @@ impl Http {
     }
 
     /// Is the server on this machine?
-    #[cfg(feature = "openai")]
     pub(crate) fn is_loopback(&self) -> bool {
         Url::parse(&self.base).is_ok_and(|url| is_loopback(&url))
     }
 
     pub(crate) fn add_header(&mut self, name: &str, value: Secret) {
-        self.headers.push((name.to_owned(), value));
+        self.headers.push(Header { name: name.to_owned(), value, plain: false });
+    }
+
+    pub(crate) fn add_plain_header(&mut self, name: &str, value: &str) {
+        self.headers.push(Header { name: name.to_owned(), value: Secret::new(value), plain: true });
     }
 
     /// Posts a body and returns the events of the answer. What fails before the first piece of content is an `Err` of this
-    /// call, so that it may be retried.
+    /// call, so that it may be retried. An answer that was asked for `whole` comes at its end: it has the longer of the time
+    /// limits. `codec` is made after the head of the answer is there.
     pub(crate) async fn events<C: Codec + Unpin + 'static>(
         &self,
         cx: &Cx,
         path: &str,
         body: Vec<u8>,
-        codec: C,
+        whole: bool,
+        codec: impl FnOnce(&HeaderMap) -> C,
     ) -> Result<BoxStream<Result<StreamEvent>>> {
         const OP: &str = "provider.stream";
+        let mut timeouts = self.timeouts;
+        if whole {
+            timeouts.first_byte = timeouts.first_byte.max(timeouts.idle);
+        }
         let asked = cx.clock().monotonic();
-        let response = self.send(cx, OP, Method::POST, path, Some(body)).await?;
-        let json = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .and_then(|v| v.to_str().ok())
-            .is_some_and(|v| v.to_ascii_lowercase().contains("json"));
-        let reader = Reader::new(cx, OP, self.timeouts, asked, body_of(response));
-        let mut decoder = Decoder::new(codec);
+        let call = Call { op: OP, method: Method::POST, path, body: Some(body.into()), timeouts };
+        let response = self.send(cx, &call).await?;
+        let head = response.headers();
+        let json = head.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).is_some_and(is_one_json);
+        let mut decoder = Decoder::new(codec(head));
+        let reader = Reader::new(cx, OP, timeouts, asked, self.body_of(response));
         if json {
             let (bytes, whole) = reader.collect(MAX_BODY).await?;
             if !whole {
                 return Err(too_large(OP));
             }
             let mut events = VecDeque::new();
-            decoder.whole(&bytes, &mut events).map_err(|e| self.scrub(e))?;
-            return Ok(stream_of(events.into_iter().map(Ok)));
+            let failed = decoder.whole(&bytes, &mut events).err().map(|e| self.scrub(e));
+            return match failed {
+                // What was readable is not lost.
+                Some(e) if !events.iter().any(stream::is_content) => Err(e),
+                failed => {
+                    let items: Vec<_> = events.into_iter().map(Ok).chain(failed.map(Err)).collect();
+                    Ok(stream_of(items))
+                }
+            };
         }
         let mut stream = EventStream::new(reader, decoder, self.secrets());
         stream.begin().await?;
         Ok(Box::pin(stream))
     }
 
-    /// Gets a JSON text.
-    pub(crate) async fn get(&self, cx: &Cx, op: &'static str, path: &str) -> Result<Vec<u8>> {
-        let asked = cx.clock().monotonic();
-        let response = self.send(cx, op, Method::GET, path, None).await?;
-        let (bytes, whole) =
-            Reader::new(cx, op, self.timeouts, asked, body_of(response)).collect(MAX_BODY).await?;
-        if whole { Ok(bytes) } else { Err(too_large(op)) }
+    /// Gets a JSON text and reads it. What `read` quotes of it in an error holds no secret.
+    pub(crate) async fn get<T>(
+        &self,
+        cx: &Cx,
+        op: &'static str,
+        path: &str,
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        read(&self.whole(cx, op, Method::GET, path, None).await?).map_err(|e| self.scrub(e))
     }
 
-    async fn send(
+    /// Posts a body and reads the JSON text of the answer, as [`get`](Http::get) does.
+    pub(crate) async fn post<T>(
+        &self,
+        cx: &Cx,
+        op: &'static str,
+        path: &str,
+        body: Vec<u8>,
+        read: impl FnOnce(&[u8]) -> Result<T>,
+    ) -> Result<T> {
+        read(&self.whole(cx, op, Method::POST, path, Some(body)).await?).map_err(|e| self.scrub(e))
+    }
+
+    async fn whole(
         &self,
         cx: &Cx,
         op: &'static str,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
-    ) -> Result<Response> {
-        let body = body.map(Bytes::from);
+    ) -> Result<Vec<u8>> {
+        let asked = cx.clock().monotonic();
+        let call = Call { op, method, path, body: body.map(Bytes::from), timeouts: self.timeouts };
+        let response = self.send(cx, &call).await?;
+        let (bytes, whole) =
+            Reader::new(cx, op, self.timeouts, asked, self.body_of(response)).collect(MAX_BODY).await?;
+        if whole { Ok(bytes) } else { Err(too_large(op)) }
+    }
+
+    async fn send(&self, cx: &Cx, call: &Call<'_>) -> Result<Response> {
         let began = cx.clock().monotonic();
-        match self.send_once(cx, op, method.clone(), path, body.clone()).await {
+        // Mostly the connection that an answer was read from to its end.
+        let reused = self.kept.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok();
+        match self.send_once(cx, call).await {
             // A connection that was kept for reuse and that the server gave up at the same moment. The request came to
             // nothing, or the server would have been slower to say so.
             Err(e)
-                if e.kind() == ErrorKind::Unavailable
+                if reused
+                    && e.kind() == ErrorKind::Unavailable
                     && e.message().contains(STALE)
                     && cx.clock().monotonic().saturating_sub(began) < STALE_WITHIN =>
             {
-                self.send_once(cx, op, method, path, body).await
+                self.send_once(cx, call).await
             }
             done => done,
         }
+    }
+
+    fn body_of(&self, response: Response) -> Kept {
+        Kept { body: reqwest::Body::from(response), kept: self.kept.clone() }
     }
 
     fn url(&self, op: &'static str, path: &str) -> Result<Url> {
@@ -212,23 +285,22 @@ impl Http {
         Ok(url)
     }
 
-    async fn send_once(
-        &self,
-        cx: &Cx,
-        op: &'static str,
-        method: Method,
-        path: &str,
-        body: Option<Bytes>,
-    ) -> Result<Response> {
+    async fn send_once(&self, cx: &Cx, call: &Call<'_>) -> Result<Response> {
+        let Call { op, method, path, body, timeouts } = call;
+        let op = *op;
         cx.check(op)?;
         let url = self.url(op, path)?;
         let asked = cx.clock().monotonic();
-        let mut request = self.client(&url)?.request(method, url).headers(self.headers(op)?);
-        if let Some(body) = body {
-            request = request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(body);
+        let mut head = self.head(op)?;
+        if body.is_some() {
+            head.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
         }
-        let mut work = pin!(request.send());
-        let mut limit = cx.clock().sleep(self.timeouts.first_byte);
+        let client = self.client(&url)?;
+        let mut request = reqwest::Request::new(method.clone(), url);
+        *request.headers_mut() = head;
+        *request.body_mut() = body.clone().map(Body::from);
+        let mut work = pin!(client.execute(request));
+        let mut limit = cx.clock().sleep(timeouts.first_byte);
         let sent = cx
             .race(
                 op,
@@ -241,16 +313,21 @@ impl Http {
             )
             .await?;
         let response = match sent {
-            None => return Err(stream::no_first_byte(op, self.timeouts.first_byte)),
+            None => return Err(stream::no_first_byte(op, timeouts.first_byte)),
             Some(Err(e)) => return Err(self.scrub(transport(op, e))),
             Some(Ok(response)) => response,
         };
+        if let Some(sink) = cx.get::<HeadroomSink>()
+            && let Some(headroom) = Headroom::read(|name| text_of(response.headers(), name), cx.clock().now())
+        {
+            sink.tell(&headroom);
+        }
         let status = response.status().as_u16();
         if (200..300).contains(&status) {
             return Ok(response);
         }
         let headers = response.headers().clone();
-        let reader = Reader::new(cx, op, self.timeouts, asked, body_of(response));
+        let reader = Reader::new(cx, op, *timeouts, asked, self.body_of(response));
         let body = match reader.collect(MAX_ERROR).await {
             Ok((body, _)) => body,
             // Cancelled while reading is cancelled; anything else must not hide the status.
@@ -259,7 +336,7 @@ impl Http {
         };
         let mut fault = fault::classify(
             status,
-            |name| headers.get(name).and_then(|v| v.to_str().ok()),
+            |name| text_of(&headers, name),
             // Before anything is cut to a length: half a key is a secret, too.
             &blot(&self.secrets(), String::from_utf8_lossy(&body).into_owned()),
             cx.clock().now(),
@@ -270,8 +347,17 @@ impl Http {
         Err(self.scrub(fault.into_error(op)))
     }
 
-    fn headers(&self, op: &'static str) -> Result<HeaderMap> {
-        let mut out = HeaderMap::with_capacity(self.headers.len() + 1);
+    /// What every request carries. Built once: the key is copied once, not with every call.
+    fn head(&self, op: &'static str) -> Result<HeaderMap> {
+        if let Some(head) = self.head.get() {
+            return Ok(head.clone());
+        }
+        let head = self.build_head(op)?;
+        Ok(self.head.get_or_init(|| head).clone())
+    }
+
+    fn build_head(&self, op: &'static str) -> Result<HeaderMap> {
+        let mut out = HeaderMap::with_capacity(self.headers.len() + 4);
         let mut put = |name: HeaderName, text: &str, what: &str| {
             let mut value = HeaderValue::from_str(text).map_err(|_| {
                 Error::new(
@@ -285,19 +371,15 @@ impl Http {
             Ok::<_, Error>(())
         };
         if let Some(key) = &self.key {
-            match self.auth {
-                Auth::Bearer => {
-                    let bearer = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
-                    put(AUTHORIZATION, &bearer, "the key")?;
-                }
-                Auth::XApiKey => put(HeaderName::from_static("x-api-key"), key.expose(), "the key")?,
+            if self.key_header.eq_ignore_ascii_case("authorization") {
+                let bearer = zeroize::Zeroizing::new(format!("Bearer {}", key.expose()));
+                put(AUTHORIZATION, &bearer, "the key")?;
+            } else {
+                put(header_name(op, &self.key_header)?, key.expose(), "the key")?;
             }
         }
-        for (name, value) in &self.headers {
-            let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
-                Error::new(ErrorKind::Invalid, op, format_args!("{name:?} is no name of a header"))
-            })?;
-            put(header, value.expose(), name)?;
+        for Header { name, value, .. } in &self.headers {
+            put(header_name(op, name)?, value.expose(), name)?;
         }
         Ok(out)
     }
@@ -309,6 +391,8 @@ impl Http {
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls::config(url.scheme() == "https")?)
             .redirect(redirect::Policy::none())
+            // Its repeats are for HTTP/2, and for them it copies each request beforehand.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .connect_timeout(self.timeouts.connect)
             .user_agent(concat!("zo/", env!("CARGO_PKG_VERSION")));
         if is_loopback(url) {
@@ -320,8 +404,7 @@ impl Http {
     }
 
     fn secrets(&self) -> Vec<Secret> {
-        // The version of the API is no secret, and it is a date.
-        let headers = self.headers.iter().filter(|(name, _)| name != "anthropic-version").map(|(_, v)| v);
+        let headers = self.headers.iter().filter(|h| !h.plain).map(|h| &h.value);
         self.key.iter().chain(headers).cloned().collect()
     }
 
@@ -347,6 +430,28 @@ fn blot(secrets: &[Secret], text: String) -> String {
     secrets.iter().fold(text, |text, secret| secret.scrub(text))
 }
 
+fn header_name(op: &'static str, name: &str) -> Result<HeaderName> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| Error::new(ErrorKind::Invalid, op, format_args!("{name:?} is no name of a header")))
+}
+
+/// The text of a header.
+fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Is the body one JSON text, by its content type? Lines of JSON are many.
+fn is_one_json(content_type: &str) -> bool {
+    match content_type {
+        "application/json" => return true,
+        "text/event-stream" => return false,
+        _ => {}
+    }
+    let kind = content_type.to_ascii_lowercase();
+    kind.contains("json")
+        && !["ndjson", "jsonl", "json-seq", "jsonlines"].iter().any(|many| kind.contains(many))
+}
+
 /// The address of `path` below `base`, whose query stays at the end.
 fn join(base: &str, path: &str) -> Option<Url> {
     let (address, query) = base.split_once('?').map_or((base, None), |(a, q)| (a, Some(q)));
@@ -356,10 +461,6 @@ fn join(base: &str, path: &str) -> Option<Url> {
         url.set_query(Some(&all));
     }
     (matches!(url.scheme(), "http" | "https") && !base.contains('#')).then_some(url)
-}
-
-fn body_of(response: Response) -> Body {
-    reqwest::Body::from(response)
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -374,7 +475,7 @@ fn too_large(op: &'static str) -> Error {
 }
 
 /// A failure below HTTP, in words: what happened and its causes, never the URL.
-fn transport(op: &'static str, e: reqwest::Error) -> Error {
+pub(crate) fn transport(op: &'static str, e: reqwest::Error) -> Error {
     let kind = if e.is_timeout() {
         ErrorKind::Timeout
     } else if e.is_builder() {

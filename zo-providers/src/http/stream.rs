@@ -1,17 +1,17 @@
 //! The body of an answer: read under the caller's context, decoded as it comes.
 
-use super::{MAX_BODY, Timeouts, scrub, too_large};
+use super::{Kept, MAX_BODY, Timeouts, scrub, too_large};
 use crate::{
     Secret,
     wire::{Codec, Decoder},
 };
 use bytes::Bytes;
 use http_body::Body as _;
-use reqwest::Body;
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
     pin::Pin,
+    sync::atomic::Ordering::Relaxed,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -30,7 +30,7 @@ pub(super) struct Reader {
     cx: Cx,
     op: &'static str,
     timeouts: Timeouts,
-    body: Option<Body>,
+    body: Option<Kept>,
     /// When the last piece came, or the call began, on the clock's monotonic scale.
     last: Duration,
     any: bool,
@@ -53,7 +53,7 @@ enum Read {
 }
 
 impl Reader {
-    pub(super) fn new(cx: &Cx, op: &'static str, timeouts: Timeouts, asked: Duration, body: Body) -> Self {
+    pub(super) fn new(cx: &Cx, op: &'static str, timeouts: Timeouts, asked: Duration, body: Kept) -> Self {
         Self {
             cx: cx.clone(),
             op,
@@ -79,6 +79,13 @@ impl Reader {
         }
     }
 
+    /// Takes back [`at_most`](Reader::at_most).
+    fn as_long_as_it_takes(&mut self) {
+        if self.limit.take().is_some() {
+            self.timer = None;
+        }
+    }
+
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<Read> {
         if self.cx.is_cancelled() {
             return Poll::Ready(Read::Stopped(Error::cancelled(self.op)));
@@ -89,11 +96,15 @@ impl Reader {
         }
         loop {
             let Some(body) = &mut self.body else { return Poll::Ready(Read::End) };
-            match Pin::new(body).poll_frame(task) {
+            match Pin::new(&mut body.body).poll_frame(task) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(piece) = frame.into_data() else { continue };
                     self.last = self.cx.clock().monotonic();
-                    self.any = true;
+                    if !self.any {
+                        self.any = true;
+                        // It waits for the first byte, which may be longer than between pieces.
+                        self.timer = None;
+                    }
                     if self.limit.is_none() && self.cx.deadline().is_some_and(|at| at <= self.last) {
                         return Poll::Ready(Read::Stopped(late(self.op)));
                     }
@@ -104,6 +115,7 @@ impl Reader {
                     return Poll::Ready(Read::Broken(super::transport(self.op, e)));
                 }
                 Poll::Ready(None) => {
+                    body.kept.fetch_add(1, Relaxed);
                     self.body = None;
                     return Poll::Ready(Read::End);
                 }
@@ -121,6 +133,11 @@ impl Reader {
         });
         if cancelled.as_mut().poll(task).is_ready() {
             return Poll::Ready(Read::Stopped(Error::cancelled(self.op)));
+        }
+        // While the timer runs, no limit has passed: they only move away from it, except in `at_most`, which drops it.
+        if let Some(timer) = &mut self.timer {
+            ready!(timer.as_mut().poll(task));
+            self.timer = None;
         }
         let gap = if self.any { self.timeouts.idle } else { self.timeouts.first_byte };
         loop {
@@ -159,6 +176,8 @@ impl Reader {
         let mut out = Vec::new();
         loop {
             match poll_fn(|task| self.poll(task)).await {
+                // The only piece, mostly: taken as it is.
+                Read::Piece(piece) if out.is_empty() && piece.len() <= most => out = piece.into(),
                 Read::Piece(piece) => {
                     let room = most.saturating_sub(out.len());
                     out.extend_from_slice(piece.get(..room.min(piece.len())).unwrap_or_default());
@@ -235,8 +254,10 @@ impl<C: Codec> EventStream<C> {
         let finished = self.decoder.is_finished();
         if finished {
             self.reader.at_most(DRAIN);
-        } else if self.decoder.may_end() {
+        } else if self.content && self.decoder.may_end() {
             self.reader.at_most(LINGER);
+        } else {
+            self.reader.as_long_as_it_takes();
         }
         let result = match ready!(self.reader.poll(task)) {
             Read::Piece(piece) if finished => {
@@ -254,11 +275,7 @@ impl<C: Codec> EventStream<C> {
                 } else {
                     self.decoder.feed(&piece, &mut self.queue)
                 };
-                self.content |= self
-                    .queue
-                    .iter()
-                    .skip(known)
-                    .any(|e| !matches!(e, StreamEvent::Start { .. } | StreamEvent::Usage(_)));
+                self.content |= self.queue.iter().skip(known).any(is_content);
                 fed
             }
             // The answer was complete: how its connection ended is of no interest.
@@ -272,7 +289,7 @@ impl<C: Codec> EventStream<C> {
             }
             Read::Broken(cause) => {
                 self.close();
-                self.decoder.finish(&mut self.queue).map_err(|e| self.lost(e, Some(&cause)))
+                self.decoder.broken(&mut self.queue).map_err(|e| self.lost(e, Some(&cause)))
             }
             Read::Stopped(e) => Err(e),
         };
@@ -340,6 +357,11 @@ impl<C: Codec + Unpin> Stream for EventStream<C> {
             ready!(this.poll_read(task));
         }
     }
+}
+
+/// Is it something to show?
+pub(super) fn is_content(event: &StreamEvent) -> bool {
+    !matches!(event, StreamEvent::Start { .. } | StreamEvent::Usage(_))
 }
 
 pub(super) fn no_first_byte(op: &'static str, waited: Duration) -> Error {

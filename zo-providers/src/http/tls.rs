@@ -8,7 +8,7 @@ use zo_traits::{Error, ErrorKind, Result};
 
 /// A TLS set-up. Without `trust` it trusts nobody: enough for plain HTTP, and it spares a local model the reading of the
 /// system's certificates, or the lack of them in a bare container.
-pub(super) fn config(trust: bool) -> Result<ClientConfig> {
+pub(crate) fn config(trust: bool) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(refused)?;

@@ -8,14 +8,62 @@ use zo_traits::{ToolResult, ToolSpec, ToolStatus};
 
 /// Longest result that is repeated whole, in bytes.
 const MAX_RESULT: usize = 4_000;
+/// Of a longer result than this, in bytes, what answers the question is put first.
+const LONG_RESULT: usize = 700;
 
-/// What the results of this turn's calls say.
-pub(super) fn from_results(results: &[&ToolResult]) -> String {
+/// What the results of this turn's calls say. `asked` is the question that they are for.
+pub(super) fn from_results(results: &[&ToolResult], asked: &Text<'_>) -> String {
     match results {
         [] => "The tools gave no result.".to_owned(),
-        [one] => sentence(one),
-        many => many.iter().map(|r| format!("- {}: {}", r.name, sentence(r))).collect::<Vec<_>>().join("\n"),
+        [one] => match gist(one, asked) {
+            Some(gist) => {
+                format!("{gist}\n\nThat is from the answer of `{}`, which is:\n{}", one.name, sentence(one))
+            }
+            None => sentence(one),
+        },
+        many => {
+            let line =
+                |r: &&ToolResult| format!("- {}: {}", r.name, gist(r, asked).unwrap_or_else(|| sentence(r)));
+            many.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
     }
+}
+
+/// The lines of a long result that hold most of what was asked for, in their words and order. None if it is short, or
+/// if nothing in it stands out.
+fn gist(result: &ToolResult, asked: &Text<'_>) -> Option<String> {
+    let said = result.content.trim();
+    if said.len() < LONG_RESULT || !matches!(result.status, ToolStatus::Ok) {
+        return None;
+    }
+    let mut wanted: Vec<words::Stem> = Vec::new();
+    for token in asked.tokens.iter().take(200) {
+        if !token.stop && token.stem != 0 && !is_generic(token.stem) && !wanted.contains(&token.stem) {
+            wanted.push(token.stem);
+        }
+    }
+    let sentences = cut(said, 16 * MAX_RESULT).split_inclusive(['.', '!', '?', '\n']);
+    let mut best: Vec<(usize, usize, &str)> = Vec::new();
+    let mut count = 0;
+    for (at, sentence) in sentences.map(str::trim).filter(|s| s.len() > 3).enumerate().take(2_000) {
+        count = at + 1;
+        let mut has: Vec<words::Stem> = Vec::new();
+        words::each_word(cut(sentence, 1_000), |w| has.push(words::stem(w)));
+        let hits = wanted.iter().filter(|w| has.contains(w)).count();
+        if hits > 0 {
+            best.push((hits, at, sentence));
+        }
+    }
+    best.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    let most = best.first()?.0;
+    best.retain(|b| b.0 == most);
+    // Words that every line has tell nothing apart.
+    if best.len() > 3 && 3 * best.len() > count {
+        return None;
+    }
+    best.truncate(3);
+    best.sort_by_key(|b| b.1);
+    Some(best.into_iter().map(|b| cut(b.2, 600)).collect::<Vec<_>>().join("\n"))
 }
 
 fn sentence(result: &ToolResult) -> String {
@@ -41,7 +89,7 @@ fn brief(text: &str) -> String {
 
 /// The instructions of a skill that was activated but for which no further tool fits.
 pub(super) fn from_instructions(results: &[&ToolResult]) -> String {
-    let said = from_results(results);
+    let said = results.iter().map(|r| sentence(r)).collect::<Vec<_>>().join("\n");
     let gist = cut(&said, 800);
     let more = if gist.len() < said.len() { "\n..." } else { "" };
     format!(
@@ -73,7 +121,13 @@ pub(super) fn no_model(tools: &[&ToolSpec]) -> String {
 }
 
 fn offer(tools: &[&ToolSpec]) -> String {
-    let names: Vec<String> = tools.iter().take(12).map(|t| format!("`{}`", cut(&t.name, 64))).collect();
+    // What the first few do, and the names of some more.
+    let line = |(at, tool): (usize, &&ToolSpec)| {
+        let name = format!("`{}`", cut(&tool.name, 64));
+        let about = tool.description.split(['\n', '.']).next().unwrap_or("").trim();
+        if at >= 4 || about.is_empty() || about.len() > 90 { name } else { format!("{name} ({about})") }
+    };
+    let names: Vec<String> = tools.iter().take(12).enumerate().map(line).collect();
     if names.is_empty() {
         return String::new();
     }
@@ -149,12 +203,51 @@ pub(super) fn small_talk(text: &Text<'_>, tools: &[&ToolSpec]) -> Option<String>
     None
 }
 
+/// Answers to several questions of one message, one line each, where facts answer at least one.
+pub(super) fn from_facts_each(turn: &Turn<'_>, text: &Text<'_>) -> Option<String> {
+    let questions: Vec<&str> = cut(text.full, 2_000)
+        .split_inclusive('?')
+        .filter_map(|q| q.trim().strip_suffix('?'))
+        .map(|q| q.rsplit(['.', '!', '\n']).next().unwrap_or(q).trim())
+        .filter(|q| !q.is_empty())
+        .take(6)
+        .collect();
+    if questions.len() < 2 {
+        return None;
+    }
+    let mut answered = 0;
+    let lines: Vec<String> = questions
+        .iter()
+        .map(|q| match from_facts(turn, &Text::new(q)).filter(|(share, _)| *share >= 0.6) {
+            Some((_, fact)) => {
+                answered += 1;
+                format!("- {fact}")
+            }
+            None => format!("- I don't know an answer to: {q}?"),
+        })
+        .collect();
+    (answered > 0).then(|| lines.join("\n"))
+}
+
 /// The fact that answers a question, if one does: the share of the question's telling words that it holds, and the fact
 /// turned towards the user.
 pub(super) fn from_facts(turn: &Turn<'_>, text: &Text<'_>) -> Option<(f32, String)> {
     let weigh = |word: &str| {
         let stem = words::stem(word);
-        if words::is_stop(stem) {
+        let saying = matches!(
+            word.to_ascii_lowercase().as_str(),
+            "say"
+                | "said"
+                | "tell"
+                | "told"
+                | "mention"
+                | "mentioned"
+                | "remember"
+                | "recall"
+                | "remind"
+                | "earlier"
+        );
+        if words::is_stop(stem) || saying {
             return None;
         }
         Some((stem, if is_generic(stem) { 0.6 } else { 1.0 }))
@@ -242,13 +335,18 @@ fn turned(fact: &str) -> String {
 /// Does a message ask something?
 pub(super) fn is_question(text: &Text<'_>) -> bool {
     let ends = text.tokens.iter().rev().find(|t| t.mark != Some('\n')).is_some_and(|t| t.mark == Some('?'));
-    ends || text.any(
-        0,
-        &[
-            "what", "what's", "who", "who's", "whose", "where", "where's", "when", "when's", "which", "why",
-            "how", "do", "does", "did", "is", "are", "am", "can", "could",
-        ],
-    )
+    // "Tell me what ...", "remind me where ..."
+    let told = text.any(0, &["tell", "remind"])
+        && text.is(1, "me")
+        && text.any(2, &["what", "who", "where", "when", "which", "how", "whose"]);
+    ends || told
+        || text.any(
+            0,
+            &[
+                "what", "what's", "who", "who's", "whose", "where", "where's", "when", "when's", "which",
+                "why", "how", "do", "does", "did", "is", "are", "am", "can", "could",
+            ],
+        )
 }
 
 /// Does a message state something about the user?

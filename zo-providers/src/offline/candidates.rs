@@ -7,11 +7,12 @@ mod texts;
 use super::{
     clause,
     extract::{
+        literal::Literal,
         number::Number,
-        span::{self, Look},
+        span::{self, Look, Span},
     },
     fill::Filling,
-    lexicon::{self, currency_code, language_code, language_name, unit_fit},
+    lexicon::{self, currency_code, language_code, language_name, unit_clash, unit_fit},
     places,
     schema::{self, Kind},
     slot::{Hint, Slot},
@@ -38,16 +39,36 @@ pub(super) struct Candidate {
 
 /// Everything that could go anywhere.
 pub(super) fn candidates(f: &Filling<'_, '_>, slots: &[Slot<'_>]) -> Vec<Candidate> {
-    let mut out = Vec::new();
+    let mut out: Vec<Candidate> = Vec::new();
+    // Pieces that a slot lists among its values.
+    let mut known: Vec<(usize, usize, usize, f32)> = Vec::new();
     for (i, slot) in slots.iter().enumerate() {
         let before = out.len();
         offer(f, slots, i, slot, &mut out);
+        if !schema::options(slot.node).is_empty() {
+            known.extend(out.iter().skip(before).map(|c| (i, c.from, c.to, c.score)));
+        } else if slot.kind == Kind::Text && !slot.list {
+            let mut stated = Vec::new();
+            texts::stated(f, i, slot, &mut stated);
+            known.extend(stated.iter().map(|c| (i, c.from, c.to, c.score)));
+        }
         // Where one piece could go to either, what must be there comes first.
         if slot.required {
             out.iter_mut().skip(before).for_each(|c| c.score += 0.9);
         }
         if out.len() > 6_000 {
             break;
+        }
+    }
+    // They are that slot's rather than anybody else's.
+    known.retain(|(_, from, to, score)| from < to && *score >= 2.0);
+    known.truncate(64);
+    for c in out.iter_mut().filter(|c| c.value.is_string()) {
+        let listed = |slot: bool| {
+            known.iter().any(|(i, from, to, _)| (*i == c.slot) == slot && *from <= c.from && c.to <= *to)
+        };
+        if listed(false) && !listed(true) {
+            c.score -= 1.2;
         }
     }
     out
@@ -58,6 +79,7 @@ fn offer(f: &Filling<'_, '_>, slots: &[Slot<'_>], i: usize, slot: &Slot<'_>, out
     if !options.is_empty() {
         return choices(f, i, slot, &options, out);
     }
+    literals(f, i, slot, out);
     match (slot.kind, slot.list) {
         (Kind::Boolean, false) => flag(f, i, slot, out),
         (Kind::Integer | Kind::Number, false) => numbers(f, slots, i, slot, out),
@@ -65,6 +87,37 @@ fn offer(f: &Filling<'_, '_>, slots: &[Slot<'_>], i: usize, slot: &Slot<'_>, out
         (Kind::Text, false) => texts(f, slots, i, slot, out),
         (Kind::Text, true) => text_lists(f, i, slot, out),
         _ => {}
+    }
+}
+
+/// Lists and objects that the message writes out, for who wants lists and objects.
+fn literals(f: &Filling<'_, '_>, i: usize, slot: &Slot<'_>, out: &mut Vec<Candidate>) {
+    let wanted = |v: &Value| match v {
+        Value::Array(_) => slot.list,
+        Value::Object(_) => slot.kind == Kind::Object && !slot.list,
+        _ => false,
+    };
+    let all: Vec<_> = f.evidence.literals.iter().filter(|l| f.inside(l.from, l.to)).collect();
+    let depth = |v: &Value| v.as_array().is_some_and(|a| a.iter().all(Value::is_array) && !a.is_empty());
+    for (rank, l) in (0u8..).zip(&all) {
+        // Lists of numbers are numbers.rs's, which knows percent and order.
+        let flat_numbers = matches!(slot.kind, Kind::Integer | Kind::Number);
+        if wanted(&l.value) && !flat_numbers && (slot.kind == Kind::Array) == depth(&l.value) {
+            let score = 3.0 + f.context(slot, l.from, l.to) - 0.1 * f32::from(rank);
+            let value = l.value.clone();
+            out.push(Candidate { slot: i, from: l.from, to: l.to, score, value, shared: false, list: 0 });
+        }
+    }
+    // "(1, 2), (3, 4) and (5, 6)" for a list of points.
+    let flat = |l: &&&Literal| l.value.as_array().is_some_and(|a| a.iter().all(Value::is_number));
+    let points: Vec<_> = all.iter().filter(flat).collect();
+    if slot.kind == Kind::Array
+        && slot.list
+        && let (Some(first), Some(last)) = (points.first(), points.last())
+    {
+        let value = Value::Array(points.iter().map(|l| l.value.clone()).collect());
+        let score = 2.0 + f.context(slot, first.from, first.to);
+        out.push(Candidate { slot: i, from: first.from, to: last.to, score, value, shared: false, list: 0 });
     }
 }
 
@@ -78,6 +131,11 @@ impl Filling<'_, '_> {
                 break;
             }
             let Some(token) = text.tokens.get(i) else { break };
+            // Another quotation in between: what stands before it speaks of that one.
+            if self.evidence.quoted.get(i) == Some(&true) && self.evidence.quoted.get(from) != Some(&true) {
+                distance += if token.mark.is_some() { 1.0 } else { 0.3 };
+                continue;
+            }
             match token.mark {
                 Some('.') if i + 1 < from && text.tokens.get(i + 1).is_some_and(|t| t.capital) => break,
                 Some(',') => distance += 1.2,
@@ -94,6 +152,21 @@ impl Filling<'_, '_> {
             }
         }
         distance = 0.0;
+        let mut to = to;
+        while to < self.range.end
+            && text.tokens.get(to).is_some_and(|t| t.mark.is_some_and(|m| "'\"”’`".contains(m)))
+        {
+            to += 1;
+        }
+        // "'main' as the database" says it outright.
+        let mut telling = 0.6;
+        if text.is(to, "as") {
+            telling = 1.2;
+            to += 1;
+            while text.any(to, &["the", "a", "an", "my", "our", "its"]) {
+                to += 1;
+            }
+        }
         for i in to..self.range.end.min(to + 4) {
             let Some(token) = text.tokens.get(i) else { break };
             if token.mark.is_some_and(|m| !"-'\"”%°".contains(m))
@@ -102,7 +175,7 @@ impl Filling<'_, '_> {
             {
                 break;
             }
-            sum += 0.6 * pull(slot, text.word(i), token.stem) / (1.0 + 0.9 * distance);
+            sum += telling * pull(slot, text.word(i), token.stem) / (1.0 + 0.9 * distance);
             distance += if token.stop { 0.9 } else { 1.0 };
         }
         sum.min(4.5)

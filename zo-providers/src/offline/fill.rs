@@ -5,12 +5,9 @@
 
 use super::{
     candidates::{Candidate, candidates},
-    extract::{
-        Evidence,
-        span::{Look, Span},
-    },
+    extract::Evidence,
     schema::{self, Kind},
-    slot::{self, FIRST, Hint, Slot},
+    slot::{self, FIRST, Slot},
     words::{self, Stem},
 };
 use serde_json::{Map, Value};
@@ -28,14 +25,40 @@ pub(super) struct Filled {
     pub(super) found: usize,
     /// How many slots are required.
     pub(super) required: usize,
-    /// The slot whose value is one of an enumeration, and that enumeration: each member is a call of its own.
-    pub(super) fan: Option<(usize, u32)>,
+    /// Which slot took which tokens, in the order of the slots.
+    pub(super) pieces: Vec<Piece>,
     /// Mean score of what was found, 0 to about 5.
     pub(super) strength: f32,
 }
 
+/// A piece of the message in its slot.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) slot: usize,
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) score: f32,
+    /// The slot must be filled.
+    pub(super) required: bool,
+    /// The slot takes one value, not a list.
+    pub(super) single: bool,
+    pub(super) value: Value,
+    /// The first step of the slot's path.
+    pub(super) name: String,
+    /// The enumeration that the piece stands in, 0 if none.
+    pub(super) list: u32,
+}
+
+/// A piece of the message that a slot is to take, and the tokens of its siblings that nobody else may have.
+#[derive(Debug, Clone)]
+pub(super) struct Pin {
+    pub(super) slot: usize,
+    pub(super) own: Range<usize>,
+    pub(super) others: Vec<Range<usize>>,
+}
+
 /// Words of a tool, by which a message names the tool rather than an argument.
-pub(super) fn tool_words(tool: &ToolSpec) -> Vec<Stem> {
+fn tool_words(tool: &ToolSpec) -> Vec<Stem> {
     let mut out = words::stems(&tool.name, 16);
     out.extend(words::stems(&tool.description, 48));
     out
@@ -49,25 +72,33 @@ pub(super) struct Filling<'e, 'a> {
     pub(super) tool: &'e ToolSpec,
 }
 
-/// Fills `tool` from tokens `range`. `pinned` gives one slot a piece of the message and keeps it from its siblings.
-pub(super) fn fill(
-    e: &Evidence<'_>,
-    tool: &ToolSpec,
-    range: Range<usize>,
-    pinned: Option<(usize, Span)>,
-) -> Filled {
-    let root: &Value = &tool.input;
-    let slots = slot::slots(root);
-    let tool_words = tool_words(tool);
-    let filling = Filling { evidence: e, range, tool_words: &tool_words, tool };
-    let mut pool = candidates(&filling, &slots);
-    if let Some((slot, span)) = pinned {
-        let siblings: Vec<&Span> = e.spans.iter().filter(|s| s.list == span.list && **s != span).collect();
+/// What filling a tool takes from the tool alone: made once, used for each stretch of a message.
+#[derive(Debug)]
+pub(super) struct Plan<'t> {
+    pub(super) tool: &'t ToolSpec,
+    slots: Vec<Slot<'t>>,
+    words: Vec<Stem>,
+}
+
+impl<'t> Plan<'t> {
+    /// Reads the tool's schema and wording.
+    pub(super) fn new(tool: &'t ToolSpec) -> Self {
+        Self { tool, slots: slot::slots(&tool.input), words: tool_words(tool) }
+    }
+}
+
+/// Fills a tool from tokens `range`. Pins give slots their pieces and keep the siblings of these from all others.
+pub(super) fn fill(e: &Evidence<'_>, plan: &Plan<'_>, range: Range<usize>, pins: &[Pin]) -> Filled {
+    let root: &Value = &plan.tool.input;
+    let slots = plan.slots.as_slice();
+    let filling = Filling { evidence: e, range, tool_words: &plan.words, tool: plan.tool };
+    let mut pool = candidates(&filling, slots);
+    for pin in pins {
         pool.retain(|c| {
-            if c.slot == slot {
-                c.from >= span.from && c.to <= span.to
+            if c.slot == pin.slot {
+                c.from >= pin.own.start && c.to <= pin.own.end && c.from < c.to
             } else {
-                !siblings.iter().any(|s| c.from < s.to && s.from < c.to) || c.shared
+                c.shared || !pin.others.iter().any(|o| c.from < o.end && o.start < c.to)
             }
         });
     }
@@ -94,15 +125,15 @@ pub(super) fn fill(
         *place = Some(candidate);
     }
 
-    exchange(&pool, &slots, &mut chosen);
-    reorder(&slots, &mut chosen);
-    let fan = fan(e, &slots, &chosen, &used);
+    exchange(&pool, slots, &mut chosen);
+    leftovers(e, &pool, slots, &mut chosen);
+    reorder(e, slots, &mut chosen);
     let strength = strength / f32::from(u8::try_from(found.max(1)).unwrap_or(u8::MAX));
     let mut out = Filled {
         found,
         strength,
         required: slots.iter().filter(|s| s.required).count(),
-        fan,
+        pieces: pieces(slots, &chosen),
         ..Filled::default()
     };
     let mut args = Value::Object(Map::new());
@@ -167,12 +198,13 @@ fn exchange(pool: &[Candidate], slots: &[Slot<'_>], chosen: &mut [Option<Candida
                     k != but && o.as_ref().is_some_and(|o| !o.shared && o.from < c.to && c.from < o.to)
                 })
         };
-        let mut best: Option<(f32, usize, Candidate, Candidate)> = None;
+        let mut best: Option<(f32, usize, Option<Candidate>, Candidate)> = None;
         for i in 0..n {
             let Some(Some(x)) = chosen.get(i) else { continue };
             if x.shared {
                 continue;
             }
+            let spare = slots.get(i).is_some_and(|s| !s.required);
             let Some(take) =
                 pool.iter().find(|c| c.slot == j && c.from == x.from && c.to == x.to && c.score >= 1.0)
             else {
@@ -185,15 +217,18 @@ fn exchange(pool: &[Candidate], slots: &[Slot<'_>], chosen: &mut [Option<Candida
                     && free(c, i)
                     && c.value != x.value
             });
-            let Some(other) = other else { continue };
-            let gain = take.score + other.score - x.score;
+            // What may be left out gives way even if nothing else is there for it.
+            if other.is_none() && !(spare && x.score < take.score + 1.0) {
+                continue;
+            }
+            let gain = take.score + other.map_or(0.0, |o| o.score) - x.score + f32::from(u8::from(spare));
             if gain > 0.0 && best.as_ref().is_none_or(|(g, ..)| gain > *g) {
-                best = Some((gain, i, other.clone(), take.clone()));
+                best = Some((gain, i, other.cloned(), take.clone()));
             }
         }
         if let Some((_, i, other, take)) = best {
             if let Some(place) = chosen.get_mut(i) {
-                *place = Some(other);
+                *place = other;
             }
             if let Some(place) = chosen.get_mut(j) {
                 *place = Some(take);
@@ -202,13 +237,73 @@ fn exchange(pool: &[Candidate], slots: &[Slot<'_>], chosen: &mut [Option<Candida
     }
 }
 
+/// Numbers that nobody wanted go to the slots that must have one; a last one to the only slot for numbers that is left.
+fn leftovers(e: &Evidence<'_>, pool: &[Candidate], slots: &[Slot<'_>], chosen: &mut [Option<Candidate>]) {
+    let numeric = |s: &Slot<'_>| matches!(s.kind, Kind::Integer | Kind::Number) && !s.list;
+    for least in [0.3, -0.2] {
+        for j in 0..slots.len() {
+            let wanted = slots.get(j).is_some_and(|s| s.required && numeric(s));
+            if !wanted || !matches!(chosen.get(j), Some(None)) {
+                continue;
+            }
+            let taken =
+                |c: &Candidate| chosen.iter().flatten().any(|o| !o.shared && o.from < c.to && c.from < o.to);
+            let weak = |c: &Candidate| e.numbers.iter().any(|n| n.from == c.from && n.weak);
+            let free =
+                pool.iter().find(|c| c.slot == j && c.score >= least && !taken(c) && !weak(c)).cloned();
+            if let Some(place) = chosen.get_mut(j) {
+                *place = free;
+            }
+        }
+    }
+    let empty = || {
+        slots
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| {
+                numeric(s) && s.node.get("enum").is_none() && matches!(chosen.get(*i), Some(None))
+            })
+            .map(|(i, _)| i)
+    };
+    let year = |v: f64| v.fract() == 0.0 && (1_500.0..=2_100.0).contains(&v);
+    let taken = |from: usize, to: usize| chosen.iter().flatten().any(|o| o.from < to && from < o.to);
+    let mut rest = e.numbers.iter().filter(|n| !n.weak && !year(n.value) && !taken(n.from, n.to));
+    if let (Some(only), None) = (empty().next(), empty().nth(1))
+        && let (Some(number), None) = (rest.next(), rest.next())
+        && let Some(found) = pool.iter().find(|c| c.slot == only && c.from == number.from && c.score >= 0.0)
+    {
+        let found = found.clone();
+        if let Some(place) = chosen.get_mut(only) {
+            *place = Some(found);
+        }
+    }
+}
+
 /// Puts the values of `number1` and `number2`, `first_note` and `second_note` into the order of the message.
-fn reorder(slots: &[Slot<'_>], chosen: &mut [Option<Candidate>]) {
+///
+/// `start_city` and `end_city` too, where two cities stand side by side: *between X and Y*, *X to Y*.
+fn reorder(e: &Evidence<'_>, slots: &[Slot<'_>], chosen: &mut [Option<Candidate>]) {
+    const FIRST: &[&str] = &["start", "starting", "begin", "from", "origin", "source", "departure", "src"];
+    const LAST: &[&str] = &["end", "ending", "to", "destination", "target", "arrival", "dest"];
+    let role = |slot: &Slot<'_>| {
+        let named = |all: &[&str]| slot.name_words().split(' ').any(|w| all.contains(&w));
+        if named(FIRST) { 1u8 } else { 2 * u8::from(named(LAST)) }
+    };
+    let number = |w: &str| {
+        matches!(w, "first" | "second" | "third" | "fourth" | "one" | "two" | "three") || w.len() <= 1
+    };
     let stem_of = |slot: &Slot<'_>| {
-        let words = slot.name_words().split(' ').filter(|w| {
-            !matches!(*w, "first" | "second" | "third" | "fourth" | "one" | "two" | "three") && w.len() > 1
-        });
+        let words =
+            slot.name_words().split(' ').filter(|w| !number(w) && !FIRST.contains(w) && !LAST.contains(w));
         words.collect::<Vec<_>>().join(" ")
+    };
+    let side_by_side = |x: &Candidate, y: &Candidate| {
+        let (a, b) = if x.from < y.from { (x, y) } else { (y, x) };
+        let gap = a.to..b.from;
+        let prefixed = a.from > 0 && e.text.any(a.from - 1, &["to", "into", "towards"]);
+        gap.len() <= 3
+            && !prefixed
+            && gap.clone().all(|i| e.text.any(i, &["and", "to", "the", "-", "→", "till"]))
     };
     let stems: Vec<String> = slots.iter().map(stem_of).collect();
     for i in 0..slots.len() {
@@ -219,10 +314,14 @@ fn reorder(slots: &[Slot<'_>], chosen: &mut [Option<Candidate>]) {
                 && a.hint == b.hint
                 && a.path.len() == b.path.len()
                 && stems.get(i) == stems.get(j)
-                && stems.get(i).is_some_and(|s| !s.is_empty())
+                && (stems.get(i).is_some_and(|s| !s.is_empty()) || role(a) * role(b) == 2)
                 && a.node.get("enum") == b.node.get("enum");
             let (Some(Some(x)), Some(Some(y))) = (chosen.get(i), chosen.get(j)) else { continue };
-            if alike && x.from > y.from {
+            // The one that begins comes first, whichever stands first in the schema.
+            let turned = role(a) == 2 && role(b) == 1;
+            let roles = role(a) * role(b) == 2;
+            let misplaced = if turned { x.from < y.from } else { x.from > y.from };
+            if alike && misplaced && (!roles || side_by_side(x, y)) {
                 let (x, y) = (x.clone(), y.clone());
                 if let Some(place) = chosen.get_mut(i) {
                     *place = Some(Candidate { slot: i, ..y });
@@ -248,29 +347,24 @@ fn fallback(root: &Value, slot: &Slot<'_>) -> Option<Value> {
     slot.default().filter(|v| fits(root, slot, v)).or_else(off).filter(|v| fits(root, slot, v))
 }
 
-/// A single value that was one of several of its kind, the others being of no other use.
-fn fan(
-    e: &Evidence<'_>,
-    slots: &[Slot<'_>],
-    chosen: &[Option<Candidate>],
-    used: &[bool],
-) -> Option<(usize, u32)> {
-    slots.iter().zip(chosen).enumerate().find_map(|(i, (slot, choice))| {
-        let choice = choice.as_ref()?;
-        if slot.list || slot.kind != Kind::Text || !slot.required || choice.list == 0 {
-            return None;
-        }
-        let chunk = e.spans.iter().any(|s| s.list == choice.list && s.look == Look::Chunk);
-        if chunk && slot.hint != Hint::Place {
-            return None;
-        }
-        let members = || e.spans.iter().filter(|s| s.list == choice.list);
-        let others_free = members()
-            .filter(|s| s.from != choice.from)
-            .all(|s| (s.from..s.to).all(|t| used.get(t) != Some(&true)));
-        let count = members().count();
-        (others_free && (2..=8).contains(&count)).then_some((i, choice.list))
-    })
+fn pieces(slots: &[Slot<'_>], chosen: &[Option<Candidate>]) -> Vec<Piece> {
+    let filled = slots.iter().zip(chosen).enumerate();
+    filled
+        .filter_map(|(i, (slot, choice))| {
+            let c = choice.as_ref()?;
+            Some(Piece {
+                slot: i,
+                from: c.from,
+                to: c.to,
+                score: c.score,
+                required: slot.required,
+                single: !slot.list,
+                value: c.value.clone(),
+                name: slot.path.first().copied().unwrap_or("").to_owned(),
+                list: c.list,
+            })
+        })
+        .collect()
 }
 
 /// Puts `value` at `path`, making objects and lists on the way.

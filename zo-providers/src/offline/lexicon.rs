@@ -279,6 +279,17 @@ pub(super) fn unit_fit(unit: Stem, words: &[Stem]) -> f32 {
     }
 }
 
+/// Does a parameter that is described by `words` ask for a quantity of another kind than unit `unit` measures?
+pub(super) fn unit_clash(unit: Stem, words: &[Stem]) -> bool {
+    /// Quantities that a number cannot measure two of.
+    const KINDS: &str =
+        "temperature mass weight voltage current resistance pressure energy charge force frequency";
+    static KIND_STEMS: OnceLock<Vec<Stem>> = OnceLock::new();
+    let kinds = KIND_STEMS.get_or_init(|| KINDS.split_whitespace().map(stem).collect());
+    let known = UNITS.iter().any(|(all, _)| all.split_whitespace().any(|s| s.len() > 1 && stem(s) == unit));
+    known && unit_fit(unit, words) == 0.0 && words.iter().any(|w| kinds.contains(w))
+}
+
 /// Is this the stem of a unit of measure?
 pub(super) fn is_unit(word: &str) -> bool {
     UNITS.iter().any(|(spellings, _)| spellings.split_whitespace().any(|s| s.eq_ignore_ascii_case(word)))

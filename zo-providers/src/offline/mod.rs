@@ -15,6 +15,7 @@ mod extract;
 mod fill;
 mod lexicon;
 mod places;
+mod repeat;
 mod route;
 mod schema;
 mod slot;
@@ -22,12 +23,12 @@ mod turn;
 mod words;
 
 use answer::{
-    ask, from_facts, from_instructions, from_results, is_question, is_statement_about_user, no_model,
-    small_talk,
+    ask, from_facts, from_facts_each, from_instructions, from_results, is_question, is_statement_about_user,
+    no_model, small_talk,
 };
-use decide::{Decision, decide};
+use decide::{Act, decide};
 use extract::Evidence;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use turn::Turn;
 use zo_traits::{
     BoxStream, Capabilities, Cx, FinishReason, ModelInfo, PartKind, Provider, Request, Result, StreamEvent,
@@ -40,9 +41,15 @@ const MODEL: &str = "rules";
 /// Rules in place of a model: the honest default when no provider is configured.
 ///
 /// * Calls tools that a message clearly asks for, with arguments taken from the message and checked against the tool's
-///   schema. When a required argument was not said, it asks for it by name.
-/// * Answers from tool results and from recalled facts, in their words.
-/// * Says plainly that no model is configured when it has no answer.
+///   schema: numbers with units, dates, quotations, names, addresses, enumerations, flags, lists, nested objects. When a
+///   required argument was not said, it asks for it by name.
+/// * Makes several calls when a message asks for several things, or for one thing of several.
+/// * Answers from tool results, from recalled facts and from what the user said before, in their words.
+/// * Says plainly that no model is configured when it has no answer, and what the tools on offer could do instead.
+/// * Knows English. In other languages it finds names, numbers and quotations, calls a tool only when they are plain, and
+///   otherwise says that it has no answer.
+///
+/// [`choose`](Offline::choose) tells how sure it is. How often it is right is measured by the bench `offline_quality`.
 ///
 /// Token counts are estimates: one token per four bytes of message text, tool name and description, and of the answer.
 ///
@@ -67,12 +74,53 @@ impl Offline {
     pub fn new() -> Self {
         Self
     }
+
+    /// What it would do about a request, and how sure it is: the calls that [`stream`](Provider::stream) would make,
+    /// without the words that it would say instead.
+    ///
+    /// For hosts that want to ask before an unsure call, or to send to a model only what the rules are unsure about.
+    ///
+    /// ```
+    /// use zo_traits::{Message, Request, ToolSpec};
+    /// let schema = serde_json::json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+    /// let weather = ToolSpec::new("get_weather", "Gets the weather of a city.", schema);
+    /// let offline = zo_providers::Offline::new();
+    /// let sure = offline.choose(&Request::new("", [Message::user("What is the weather in Oslo?")]).tools([weather.clone()]));
+    /// let unsure = offline.choose(&Request::new("", [Message::user("Who painted the Night Watch?")]).tools([weather]));
+    /// assert!(sure.confidence > unsure.confidence && unsure.calls.is_empty());
+    /// ```
+    pub fn choose(&self, request: &Request) -> Decision {
+        reply(request, &Turn::new(request)).decision
+    }
 }
 
-/// What will be said.
-enum Reply {
-    Words(String),
-    Calls(Vec<(String, serde_json::Map<String, Value>)>),
+/// What [`Offline`] makes of a request.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Decision {
+    /// The tool that fits best, whether or not it is called.
+    pub tool: Option<String>,
+    /// Probability that the message asks for that tool and says what it needs, from 0 to 1, by a logistic fit over
+    /// wordings in common and arguments found. Calls are made from about 0.38 on, because a call that is not wanted
+    /// costs less than a request that is not served. 0 when no tool was considered.
+    pub confidence: f32,
+    /// Tool names and arguments of the calls, in order. Arguments obey the tools' schemas.
+    pub calls: Vec<(String, Map<String, Value>)>,
+    /// Required arguments of [`tool`](Decision::tool) that the message does not say, when it asks for them instead of
+    /// calling.
+    pub missing: Vec<String>,
+}
+
+/// What will be said: the decision's calls, or if there are none, words.
+struct Reply {
+    words: String,
+    decision: Decision,
+}
+
+impl From<String> for Reply {
+    fn from(words: String) -> Self {
+        Self { words, decision: Decision::default() }
+    }
 }
 
 #[async_trait]
@@ -122,8 +170,9 @@ fn events(request: &Request) -> Vec<StreamEvent> {
     let next_id = turn.next_id;
     let mut out = vec![StreamEvent::Start { id: None, model: Some(MODEL.to_owned()) }];
     let mut written = 0;
-    let finish = match reply(request, &turn) {
-        Reply::Words(words) => {
+    let Reply { words, decision } = reply(request, &turn);
+    let finish = match decision.calls {
+        calls if calls.is_empty() => {
             let most = request
                 .max_tokens
                 .map_or(usize::MAX, |t| usize::try_from(t).unwrap_or(usize::MAX).saturating_mul(4));
@@ -134,7 +183,7 @@ fn events(request: &Request) -> Vec<StreamEvent> {
             out.push(StreamEvent::PartEnd { index: 0, replay: None });
             if shown.len() < words.len() { FinishReason::Length } else { FinishReason::Stop }
         }
-        Reply::Calls(calls) => {
+        calls => {
             for ((index, n), (name, args)) in (0u32..).zip(next_id..).zip(calls) {
                 let args = Value::Object(args).to_string();
                 written += name.len() + args.len();
@@ -193,7 +242,7 @@ fn reply(request: &Request, turn: &Turn<'_>) -> Reply {
     let activated = !turn.calls.is_empty() && turn.calls.iter().all(|c| activates_skill(&c.name));
     let may_go_on = activated && turn.rounds == 1;
     if !turn.results.is_empty() && !may_go_on {
-        return Reply::Words(from_results(&turn.results));
+        return from_results(&turn.results, &words::Text::new(&turn.message)).into();
     }
     let (tools, must): (Vec<&ToolSpec>, bool) = match &request.tool_choice {
         ToolChoice::None => (Vec::new(), false),
@@ -205,53 +254,79 @@ fn reply(request: &Request, turn: &Turn<'_>) -> Reply {
     let evidence = Evidence::new(message, turn.today);
     if activated {
         let rest: Vec<&ToolSpec> = tools.into_iter().filter(|t| !activates_skill(&t.name)).collect();
-        return match decide(&evidence, &rest, false) {
-            Decision::Call(calls) => named(&rest, calls),
-            _ => Reply::Words(from_instructions(&turn.results)),
-        };
+        let (act, decision) = considered(&evidence, &rest, false);
+        let words =
+            if matches!(act, Act::Call(_)) { String::new() } else { from_instructions(&turn.results) };
+        return Reply { words, decision };
     }
     if message.trim().is_empty() && !must {
-        return Reply::Words(no_model(&tools));
+        return no_model(&tools).into();
     }
     if !must && let Some(words) = small_talk(&evidence.text, &tools) {
-        return Reply::Words(words);
+        return words.into();
     }
     let fact = from_facts(turn, &evidence.text).filter(|_| is_question(&evidence.text));
     let personal = (0..evidence.text.tokens.len())
         .any(|i| evidence.text.any(i, &["my", "i", "me", "mine", "our", "i'm"]));
+    if personal
+        && !must
+        && let Some(words) = from_facts_each(turn, &evidence.text)
+        && decide(&evidence, &tools, false).odds < 0.0
+    {
+        return words.into();
+    }
     if let Some((share, words)) = &fact
         && *share >= 0.6
         && personal
         && !must
         && evidence.expression.is_none()
     {
-        return Reply::Words(words.clone());
+        return words.clone().into();
     }
     let asking = is_question(&evidence.text);
     let fitting: Vec<&ToolSpec> =
         tools.iter().copied().filter(|t| must || !(asking && keeps_facts(t))).collect();
-    match decide(&evidence, &fitting, must) {
-        Decision::Call(calls) => named(&fitting, calls),
-        Decision::Ask(tool, missing) => match (fact, fitting.get(tool)) {
-            (Some((_, words)), _) => Reply::Words(words),
-            (None, Some(spec)) => Reply::Words(ask(spec, &missing)),
-            (None, None) => Reply::Words(no_model(&tools)),
+    let (act, mut decision) = considered(&evidence, &fitting, must);
+    let words = match act {
+        Act::Call(_) => String::new(),
+        Act::Ask(tool, missing) => match (fact, fitting.get(tool)) {
+            (Some((_, words)), _) => {
+                decision.missing.clear();
+                words
+            }
+            (None, Some(spec)) => ask(spec, &missing),
+            (None, None) => no_model(&tools),
         },
-        Decision::Nothing => {
+        Act::Nothing => {
             if is_statement_about_user(&evidence.text)
                 && let Some(keeper) = fitting.iter().find(|t| keeps_facts(t))
-                && let Decision::Call(calls) = decide(&evidence, std::slice::from_ref(keeper), true)
+                && let (Act::Call(_), decision) = considered(&evidence, std::slice::from_ref(keeper), true)
             {
-                return named(std::slice::from_ref(keeper), calls);
+                return Reply { words: String::new(), decision };
             }
-            Reply::Words(fact.map_or_else(|| no_model(&tools), |(_, words)| words))
+            fact.map_or_else(|| no_model(&tools), |(_, words)| words)
         }
-    }
+    };
+    Reply { words, decision }
 }
 
-fn named(tools: &[&ToolSpec], calls: Vec<(usize, serde_json::Map<String, Value>)>) -> Reply {
-    let calls = calls.into_iter().filter_map(|(at, args)| tools.get(at).map(|t| (t.name.clone(), args)));
-    Reply::Calls(calls.collect())
+/// Decides about `tools`.
+fn considered(evidence: &Evidence<'_>, tools: &[&ToolSpec], must: bool) -> (Act, Decision) {
+    let verdict = decide(evidence, tools, must);
+    let name = |at: usize| tools.get(at).map(|t| t.name.clone());
+    let mut out = Decision {
+        tool: verdict.best.and_then(name),
+        confidence: 1.0 / (1.0 + (-verdict.odds).exp()),
+        ..Decision::default()
+    };
+    match &verdict.act {
+        Act::Call(calls) => {
+            out.calls = calls.iter().filter_map(|(at, args)| Some((name(*at)?, args.clone()))).collect();
+        }
+        Act::Ask(_, missing) => out.missing.clone_from(missing),
+        Act::Nothing => {}
+    }
+    (verdict.act, out)
 }
 
 /// Does a tool of this name only disclose instructions, after which another tool may be needed?

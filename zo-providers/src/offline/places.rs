@@ -146,8 +146,65 @@ const CITIES: &[&str] = &[
     "Rio de Janeiro, Brazil",
 ];
 
+/// Everyday short names of cities.
+const SHORT: &[(&str, &str)] = &[
+    ("nyc", "New York"),
+    ("la", "Los Angeles"),
+    ("l.a", "Los Angeles"),
+    ("sf", "San Francisco"),
+    ("sfo", "San Francisco"),
+    ("sd", "San Diego"),
+    ("vegas", "Las Vegas"),
+    ("philly", "Philadelphia"),
+    ("nola", "New Orleans"),
+];
+
+/// Names and postal codes of the states of the USA.
+const STATES: &str = "Alabama=AL Alaska=AK Arizona=AZ Arkansas=AR California=CA Colorado=CO Connecticut=CT Delaware=DE \
+    Florida=FL Georgia=GA Hawaii=HI Idaho=ID Illinois=IL Indiana=IN Iowa=IA Kansas=KS Kentucky=KY Louisiana=LA \
+    Maine=ME Maryland=MD Massachusetts=MA Michigan=MI Minnesota=MN Mississippi=MS Missouri=MO Montana=MT \
+    Nebraska=NE Nevada=NV New_Hampshire=NH New_Jersey=NJ New_Mexico=NM New_York=NY North_Carolina=NC \
+    North_Dakota=ND Ohio=OH Oklahoma=OK Oregon=OR Pennsylvania=PA Rhode_Island=RI South_Carolina=SC \
+    South_Dakota=SD Tennessee=TN Texas=TX Utah=UT Vermont=VT Virginia=VA Washington=WA West_Virginia=WV \
+    Wisconsin=WI Wyoming=WY";
+
+/// The full name of a city that goes by a short one; only where it is written in capitals or stands as a word of its
+/// own, so that the French article is no city.
+pub(super) fn long_name(short: &str) -> Option<&'static str> {
+    let capital = short.chars().all(|c| c.is_uppercase() || c == '.');
+    SHORT
+        .iter()
+        .find(|(s, _)| s.eq_ignore_ascii_case(short) && (capital || s.len() > 2))
+        .map(|(_, name)| *name)
+}
+
+/// Name and postal code of the state that `text` names, or that the well-known city `text` is in.
+pub(super) fn state(text: &str) -> Option<(String, &'static str)> {
+    let code = || with_region(text).and_then(|c| c.rsplit_once(", ")).map(|(_, code)| code);
+    let mut all = STATES.split_whitespace().filter_map(|s| s.split_once('='));
+    let same = |name: &str| {
+        name.len() == text.len()
+            && name
+                .bytes()
+                .zip(text.bytes())
+                .all(|(a, b)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b' '))
+    };
+    let (name, code) = all
+        .clone()
+        .find(|(name, c)| same(name) || *c == text)
+        .or_else(|| code().and_then(|code| all.find(|(_, c)| *c == code)))?;
+    Some((name.replace('_', " "), code))
+}
+
+/// The country of a well-known city.
+pub(super) fn country(city: &str) -> Option<&'static str> {
+    let (_, region) = with_region(city)?.rsplit_once(", ")?;
+    Some(if region.len() == 2 && region != "UK" { "USA" } else { region })
+}
+
 /// `city` with its state or country, if it is well known.
 pub(super) fn with_region(city: &str) -> Option<&'static str> {
+    let city = long_name(city).unwrap_or(city);
     CITIES
         .iter()
         .copied()

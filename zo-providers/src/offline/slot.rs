@@ -151,6 +151,13 @@ fn object<'a>(
         return;
     }
     let Some(properties) = node.get("properties").and_then(Value::as_object) else { return };
+    // What is required, in the order in which the list of it stands: objects themselves have none.
+    let order = node.get("required").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let order = order.get(..order.len().min(MAX_SLOTS)).unwrap_or(&[]);
+    let mut properties: Vec<(&String, &Value)> = properties.iter().take(4 * MAX_SLOTS).collect();
+    properties.sort_by_key(|(name, _)| {
+        order.iter().position(|n| n.as_str() == Some(name.as_str())).unwrap_or(usize::MAX)
+    });
     for (name, whole) in properties {
         if out.len() >= MAX_SLOTS {
             return;
@@ -370,7 +377,16 @@ fn hint(slot: &Slot<'_>) -> Hint {
         Hint::Url
     } else if slot.named(&["expression", "formula", "equation", "expr"])
         || (slot.named(&["function"])
-            && slot.speaks_of(&["derivative", "integral", "integrate", "calculate", "x"]))
+            && slot.speaks_of(&[
+                "derivative",
+                "integral",
+                "integrate",
+                "calculate",
+                "x",
+                "polynomial",
+                "mathematical",
+            ]))
+        || slot.named(&["polynomial"])
         || about(&["mathematical expression", "arithmetic expression"])
     {
         Hint::Expression

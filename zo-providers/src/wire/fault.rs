@@ -262,7 +262,10 @@ impl Told {
         if named(QUOTA) || status == Some(402) || says(QUOTA_WORDS) || self.per_day() {
             return Class::Quota;
         }
-        if status == Some(413) || named(&["request_too_large"]) {
+        if status == Some(413)
+            || named(&["request_too_large"])
+            || refused && says(&["request payload size exceeds the limit"])
+        {
             return if named(CONTEXT) || says(CONTEXT_WORDS) {
                 Class::ContextLength
             } else {
@@ -290,8 +293,11 @@ impl Told {
         {
             return Class::Auth;
         }
-        if refused && says(&["does not support tools"]) {
+        if refused && says(INCAPABLE) {
             return Class::Unsupported;
+        }
+        if status == Some(400) && says(&["user location is not supported"]) {
+            return Class::Permission;
         }
         if named(&["overloaded_error"]) {
             return Class::Overloaded;
@@ -307,6 +313,8 @@ impl Told {
             Some(501) => Class::Unsupported,
             Some(500..) => Class::Server,
             Some(_) => Class::InvalidRequest,
+            // Ollama, whose errors are words alone.
+            None if words.starts_with("model ") && says(&["not found"]) => Class::NotFound,
             None => Self::by_name(&code, &kind),
         }
     }
@@ -328,13 +336,18 @@ impl Told {
                 | "unavailable"
                 | "unavailable_error"
                 | "capacity_exceeded" => Class::Overloaded,
-                "timeout" | "timeout_error" => Class::Timeout,
+                "timeout" | "timeout_error" | "deadline_exceeded" => Class::Timeout,
+                "unauthenticated" => Class::Auth,
                 "permission_error" | "permission_denied" | "forbidden" => Class::Permission,
                 "not_found" | "not_found_error" | "model_not_found" => Class::NotFound,
-                "invalid_request_error" | "invalid_request" | "invalid_argument" | "badrequesterror" => {
-                    Class::InvalidRequest
-                }
-                "not_supported_error" | "unsupported" => Class::Unsupported,
+                "invalid_request_error"
+                | "invalid_request"
+                | "invalid_argument"
+                | "failed_precondition"
+                | "out_of_range"
+                | "badrequesterror" => Class::InvalidRequest,
+                "not_supported_error" | "unsupported" | "unimplemented" => Class::Unsupported,
+                "aborted" | "already_exists" => Class::Conflict,
                 _ => continue,
             };
             return class;
@@ -346,13 +359,15 @@ impl Told {
         self.error().pointer("/metadata/flagged_input").is_some()
     }
 
-    /// Google's QuotaFailure names its window.
+    /// Google's QuotaFailure names its window, as does the ErrorInfo beside it.
     fn per_day(&self) -> bool {
+        let daily = |quota: Option<&Value>| {
+            quota.and_then(Value::as_str).is_some_and(|q| q.to_ascii_lowercase().contains("perday"))
+        };
         self.details().any(|d| {
-            d.get("violations").and_then(Value::as_array).is_some_and(|v| {
-                v.iter()
-                    .any(|v| v.get("quotaId").and_then(Value::as_str).is_some_and(|q| q.contains("PerDay")))
-            })
+            let violations = d.get("violations").and_then(Value::as_array).into_iter().flatten();
+            violations.into_iter().any(|v| daily(v.get("quotaId")))
+                || daily(d.pointer("/metadata/quota_limit"))
         })
     }
 
@@ -361,7 +376,13 @@ impl Told {
     }
 
     fn retry_delay(&self, now: Timestamp) -> Option<Duration> {
-        let google = self.details().find_map(|d| d.get("retryDelay").and_then(Value::as_str).and_then(span));
+        // A protobuf Duration: text in JSON, an object with some gateways.
+        let google = self.details().find_map(|d| {
+            let delay = d.get("retryDelay")?;
+            let part = |key: &str| delay.get(key).and_then(Value::as_f64);
+            let parts = || secs(part("seconds")? + part("nanos").unwrap_or(0.0) / 1e9);
+            delay.as_str().and_then(span).or_else(parts)
+        });
         let reset = || {
             let headers = self.error().pointer("/metadata/headers")?.as_object()?;
             let (_, at) = headers.iter().find(|(k, _)| k.eq_ignore_ascii_case("x-ratelimit-reset"))?;
@@ -394,6 +415,16 @@ const QUOTA_WORDS: &[&str] = &[
     "insufficient credits",
     "used all available credits",
     "monthly spending limit",
+    "monthly spending cap",
+    "prepayment credits are depleted",
+];
+/// Ollama names what a model cannot do.
+const INCAPABLE: &[&str] = &[
+    "does not support tools",
+    "does not support thinking",
+    "does not support chat",
+    "does not support generate",
+    "does not support embeddings",
 ];
 const CONTEXT: &[&str] = &[
     "context_length_exceeded",
@@ -408,6 +439,10 @@ const CONTEXT_WORDS: &[&str] = &[
     "input is too long",
     "exceeds the available context size",
     "exceeds the context window",
+    "exceeds the context length",
+    "longer than the context length",
+    "is too large to process",
+    "input token count is",
     "exceed context limit",
     "exceeds the maximum number of tokens allowed",
     "exceeds the model's context",
@@ -732,6 +767,90 @@ mod tests {
             assert_eq!(at(500, &[], body).message, message, "{body}");
         }
         assert!(at(500, &[], &"x ".repeat(1_000_000)).message.chars().count() <= MAX_MESSAGE + 1);
+    }
+
+    #[test]
+    fn google_says_what_quota_it_was() {
+        let told = |details: Value| {
+            let error =
+                serde_json::json!({"code": 429, "status": "RESOURCE_EXHAUSTED", "details": [details]});
+            classify_inner(&serde_json::json!([{ "error": error }]).to_string())
+        };
+        let quota =
+            |id: &str| told(serde_json::json!({"violations": [{"quotaMetric": "x"}, {"quotaId": id}]}));
+        assert_eq!(quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier").class, Class::Quota);
+        assert_eq!(quota("GenerateRequestsPerMinutePerProjectPerModel").class, Class::RateLimit);
+        let info = serde_json::json!({"metadata": {"quota_limit": "RequestsPerDayPerProject"}});
+        assert_eq!(told(info).class, Class::Quota);
+        for (delay, ms) in [
+            (serde_json::json!("22.5s"), Some(22_500)),
+            (serde_json::json!("0s"), Some(0)),
+            (serde_json::json!({"seconds": 3, "nanos": 500_000_000}), Some(3500)),
+            (serde_json::json!({"seconds": -3}), None),
+            (serde_json::json!({"nanos": 5}), None),
+            (serde_json::json!(7), None),
+            (Value::Null, None),
+        ] {
+            let wait = told(serde_json::json!({ "retryDelay": delay })).retry_after;
+            assert_eq!(wait.map(|d| d.as_millis()), ms, "{delay}");
+        }
+        for (words, class) in [
+            ("Your prepayment credits are depleted. Please go to AI Studio.", Class::Quota),
+            ("Resource has been exhausted (e.g. check quota).", Class::RateLimit),
+        ] {
+            let body = serde_json::json!({"error": {"message": words, "status": "RESOURCE_EXHAUSTED"}});
+            assert_eq!(at(429, &[], &body.to_string()).class, class, "{words}");
+        }
+    }
+
+    #[test]
+    fn googles_names_are_known_where_there_is_no_status() {
+        for (name, class) in [
+            ("UNAUTHENTICATED", Class::Auth),
+            ("PERMISSION_DENIED", Class::Permission),
+            ("RESOURCE_EXHAUSTED", Class::RateLimit),
+            ("UNAVAILABLE", Class::Overloaded),
+            ("DEADLINE_EXCEEDED", Class::Timeout),
+            ("INTERNAL", Class::Server),
+            ("FAILED_PRECONDITION", Class::InvalidRequest),
+            ("UNIMPLEMENTED", Class::Unsupported),
+            ("ABORTED", Class::Conflict),
+        ] {
+            let body = serde_json::json!({"error": {"message": "m", "status": name}}).to_string();
+            assert_eq!(classify_inner(&body).class, class, "{name}");
+        }
+        for (words, class) in [
+            ("User location is not supported for the API use.", Class::Permission),
+            ("Request payload size exceeds the limit: 20971520 bytes.", Class::RequestTooLarge),
+            (
+                "Unable to submit request because the input token count is 9 but model only supports up to 8.",
+                Class::ContextLength,
+            ),
+            ("Please use a valid role: user, model.", Class::InvalidRequest),
+        ] {
+            let body = serde_json::json!({"error": {"code": 400, "message": words}}).to_string();
+            assert_eq!(at(400, &[], &body).class, class, "{words}");
+        }
+    }
+
+    #[test]
+    fn ollamas_errors_are_words_alone() {
+        for (status, words, class) in [
+            (None, "model 'nope' not found", Class::NotFound),
+            (None, "model \"nope\" not found, try pulling it first", Class::NotFound),
+            (None, "an error was encountered while running the model: unexpected EOF", Class::Server),
+            (Some(400), "\"smollm\" does not support thinking", Class::Unsupported),
+            (Some(400), "the input length exceeds the context length", Class::ContextLength),
+            (
+                Some(503),
+                "server busy, please try again.  maximum pending requests exceeded",
+                Class::Overloaded,
+            ),
+        ] {
+            let body = serde_json::json!({ "error": words }).to_string();
+            let fault = status.map_or_else(|| classify_inner(&body), |s| at(s, &[], &body));
+            assert_eq!((fault.class, fault.message.is_empty()), (class, false), "{words}");
+        }
     }
 
     #[test]

@@ -243,14 +243,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Obj<T> {
 }
 
 /// Text, or a list, or neither: several fields come as either.
-#[cfg(feature = "openai")]
 pub(crate) enum TextOrList<'a, T> {
     Text(Cow<'a, str>),
     List(Vec<T>),
     Neither,
 }
 
-#[cfg(feature = "openai")]
 pub(crate) fn text_or_list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     d: D,
 ) -> Result<TextOrList<'de, T>, D::Error> {

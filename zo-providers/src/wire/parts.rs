@@ -5,7 +5,6 @@ use zo_traits::{FinishReason, PartKind, Replay, StreamEvent, Usage};
 
 /// Running text of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "openai"), allow(dead_code))]
 pub(crate) enum Prose {
     Text,
     Reasoning,
@@ -33,7 +32,6 @@ pub(crate) struct Parts {
 
 pub(crate) type Out = VecDeque<StreamEvent>;
 
-#[cfg_attr(not(feature = "openai"), allow(dead_code))]
 impl Parts {
     /// Has `Start` been sent?
     pub(crate) fn started(&self) -> bool {

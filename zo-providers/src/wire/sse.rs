@@ -6,6 +6,7 @@
 //!
 //! `id` and `retry` are ignored: nobody reconnects to a model's answer.
 
+use super::bom::Bom;
 use memchr::memchr2;
 use std::borrow::Cow;
 use zo_traits::{Error, ErrorKind, Result};
@@ -26,11 +27,8 @@ pub struct Sse {
     event: Vec<u8>,
     /// The last byte was CR: a LF that follows belongs to it.
     after_cr: bool,
-    /// Bytes of a byte order mark matched at the very start; 3 once that question is settled.
-    bom: u8,
+    bom: Bom,
 }
-
-const BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 
 impl Default for Sse {
     fn default() -> Self {
@@ -53,7 +51,7 @@ impl Sse {
             has_data: false,
             event: Vec::new(),
             after_cr: false,
-            bom: 0,
+            bom: Bom::default(),
         }
     }
 
@@ -64,7 +62,7 @@ impl Sse {
     /// [`ErrorKind::Corrupt`] when an event is larger than the limit, and whatever `sink` returns, at once. The decoder is
     /// then of no further use.
     pub fn feed(&mut self, bytes: &[u8], mut sink: impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
-        let mut rest = self.skip_bom(bytes);
+        let mut rest = self.bom.skip(bytes, &mut self.line);
         loop {
             if self.after_cr {
                 match rest {
@@ -114,34 +112,12 @@ impl Sse {
     /// # Errors
     /// As [`feed`](Sse::feed).
     pub fn finish(&mut self, mut sink: impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
-        self.no_bom();
+        self.bom.none(&mut self.line);
         let line = std::mem::take(&mut self.line);
         if !line.is_empty() {
             self.line_done(&line, &mut sink)?;
         }
         self.dispatch(&mut sink)
-    }
-
-    fn skip_bom<'b>(&mut self, mut bytes: &'b [u8]) -> &'b [u8] {
-        while self.bom < 3 {
-            match bytes {
-                [] => break,
-                [first, tail @ ..] if BOM.get(usize::from(self.bom)) == Some(first) => {
-                    self.bom += 1;
-                    bytes = tail;
-                }
-                _ => self.no_bom(),
-            }
-        }
-        bytes
-    }
-
-    /// Not a mark after all: what was held back of it is the start of a line.
-    fn no_bom(&mut self) {
-        if self.bom < 3 {
-            self.line.extend_from_slice(BOM.get(..usize::from(self.bom)).unwrap_or_default());
-            self.bom = 3;
-        }
     }
 
     fn line_done(&mut self, line: &[u8], sink: &mut impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
@@ -197,12 +173,17 @@ impl Sse {
 fn emit(name: &[u8], data: &[u8], sink: &mut impl FnMut(&str, &str) -> Result<()>) -> Result<()> {
     let name: Cow<'_, str> =
         if name.is_empty() { Cow::Borrowed("message") } else { String::from_utf8_lossy(name) };
-    sink(&name, &String::from_utf8_lossy(data))
+    // Nearly all data is well-formed, and the check for that is much faster than the repair.
+    match std::str::from_utf8(data) {
+        Ok(data) => sink(&name, data),
+        Err(_) => sink(&name, &String::from_utf8_lossy(data)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::bom::BOM;
     use proptest::prelude::*;
 
     fn decode(pieces: &[&[u8]]) -> Vec<(String, String)> {

@@ -1,10 +1,12 @@
 //! A conversation as an API wants it: who speaks in turns, tool results right after the calls that they answer.
 
+use crate::Dialect;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use std::{borrow::Cow, collections::BTreeMap};
 use zo_traits::{
-    Error, ErrorKind, Media, Message, Part, Request, Result, Role, ToolChoice, ToolResult, ToolStatus,
+    Error, ErrorKind, Media, Message, Part, Request, Result, Role, ToolChoice, ToolResult, ToolSpec,
+    ToolStatus,
 };
 
 /// A run of messages that belong together.
@@ -60,7 +62,6 @@ pub(crate) fn turns(messages: &[Message]) -> (Vec<&str>, Vec<Turn<'_>>) {
 
 /// For wires that know text, files and calls and nothing else: leaves out the turns in which nothing of these is, and joins
 /// their neighbours, so that the speakers still take turns.
-#[cfg(feature = "openai")]
 pub(crate) fn alternate(turns: Vec<Turn<'_>>) -> Vec<Turn<'_>> {
     let says = |part: &&Part| match part {
         Part::Text(t) | Part::Refusal(t) => !blank(&t.text),
@@ -175,6 +176,29 @@ pub(crate) fn merge_extra(
     let mut map: BTreeMap<&str, &RawValue> = serde_json::from_slice(&bytes)?;
     map.extend(own.iter().map(|(k, v)| (k.as_str(), &**v)));
     serde_json::to_vec(&map)
+}
+
+/// For each turn: was a tool called between the question before it and the one after it? It stays so when the conversation goes
+/// on, so that what was sent once is sent the same again.
+pub(crate) fn with_tools(turns: &[Turn<'_>]) -> Vec<bool> {
+    let spoke = |said: &Said<'_>| {
+        *said.role != Role::System && said.parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
+    };
+    let asks = |turn: &Turn<'_>| matches!(turn, Turn::Host { said, .. } if said.iter().any(spoke));
+    let calls = |turn: &Turn<'_>| matches!(turn, Turn::Model(parts) if parts.iter().any(|p| matches!(p, Part::ToolCall(_))));
+    turns
+        .chunk_by(|_, next| !asks(next))
+        .flat_map(|span| std::iter::repeat_n(span.iter().any(calls), span.len()))
+        .collect()
+}
+
+/// The tools on offer. Where the one that must be called cannot be named, it alone is.
+pub(crate) fn offered<'a>(request: &'a Request, dialect: &Dialect) -> impl Iterator<Item = &'a ToolSpec> {
+    let only = match &request.tool_choice {
+        ToolChoice::Tool(name) if !dialect.tool_by_name => Some(name),
+        _ => None,
+    };
+    request.tools.iter().filter(move |spec| only.is_none_or(|name| *name == spec.name))
 }
 
 #[cfg(test)]

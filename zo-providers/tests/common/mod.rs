@@ -41,6 +41,8 @@ pub enum Then {
     Close,
     /// Keep it open and say nothing.
     Silence,
+    /// Wait 20 ms, send so many bytes more, then keep it open and say nothing.
+    Late(usize),
     /// A keep-alive comment every 20 ms, this many times, and then the rest.
     Pings(usize),
 }
@@ -221,6 +223,14 @@ async fn send(socket: &mut TcpStream, answer: Answer) -> std::io::Result<bool> {
             match what {
                 Then::Close => return Ok(false),
                 Then::Silence => return silence(socket).await,
+                Then::Late(more) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    let piece = &rest[..more.min(rest.len())];
+                    socket.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
+                    socket.write_all(piece).await?;
+                    socket.write_all(b"\r\n").await?;
+                    return silence(socket).await;
+                }
                 Then::Pings(count) => {
                     for _ in 0..count {
                         tokio::time::sleep(Duration::from_millis(20)).await;

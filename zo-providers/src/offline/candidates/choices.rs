@@ -115,8 +115,10 @@ pub(super) fn locate(f: &Filling<'_, '_>, label: &str) -> Option<(usize, usize)>
     };
     f.range.clone().filter(|i| part(*i, first)).find_map(|from| {
         let mut to = from + 1;
-        for w in wanted.iter().skip(1) {
-            let here = (from..to + 2).find(|j| part(*j, *w))?;
+        for (n, w) in wanted.iter().enumerate().skip(1) {
+            // A word that comes twice must be there twice.
+            let after = if wanted.iter().take(n).any(|v| v == w) { to } else { from };
+            let here = (after..to + 2).find(|j| part(*j, *w))?;
             to = to.max(here + 1);
         }
         Some((from, to))
@@ -156,13 +158,19 @@ pub(super) fn choices(
         if label.is_empty() {
             continue;
         }
-        let short = label.chars().count() < 2;
-        let mut spellings = Vec::new();
-        if let Some((from, to)) = locate(f, label) {
-            // A one-letter option must be written as it is.
-            if !short || text.span(from, to).contains(label) {
-                spellings.push((from, to, 2.2 + 0.2 * weight(to - from)));
+        if let Ok(n) = label.parse::<f64>() {
+            for number in in_range(f).filter(|m| (m.value - n).abs() < f64::EPSILON) {
+                hits.push((number.from, number.to, 1.2 + f.context(slot, number.from, number.to), option));
             }
+            continue;
+        }
+        // Codes of a letter or two must be written as they are: "it" is rarely Italian.
+        let short = label.chars().count() < 3 || (label.len() <= 5 && label.contains(['-', '_']));
+        let mut spellings = Vec::new();
+        if let Some((from, to)) = locate(f, label)
+            && (!short || text.span(from, to).contains(label))
+        {
+            spellings.push((from, to, 2.2 + 0.2 * weight(to - from)));
         }
         let alternatives =
             language_name(label).filter(|_| slot.hint == Hint::Language || slot.speaks_of(&["language"]));

@@ -46,12 +46,21 @@ pub(super) fn number_score(
         && !n.percent
         && n.to == n.from + 1
         && !text.word(n.from).contains(',');
-    let wants_year = slot.named(&["year"]) && !slot.speaks_of(&["years", "number of"])
+    let wants_year = (slot.named(&["year"]) || slot.hint == Hint::Date || about_a_year(slot))
+        && !slot.speaks_of(&["years", "number of"])
         || slot.named(&["year"]) && slot.name_words().ends_with("year");
     let mut score = 0.15 + f.context(slot, n.from, n.to);
     let about: Vec<Stem> = slot.name.iter().chain(&slot.about).map(|(s, _)| *s).collect();
     if n.unit != 0 {
-        score += 1.4 * unit_fit(n.unit, &about);
+        let fit = unit_fit(n.unit, &about);
+        score += 1.4 * fit;
+        // "for 2 people": what is counted is said.
+        if fit > 0.0 && slot.named(COUNTS) {
+            score += 0.8;
+        }
+        if unit_clash(n.unit, &about) {
+            score -= 1.5;
+        }
     }
     let prep = f.before(n.from);
     if year_like && wants_year {
@@ -168,6 +177,12 @@ pub(super) fn number_score(
     score - 0.06 * f32::from(u8::try_from(place.abs_diff(rank)).unwrap_or(u8::MAX).min(10))
 }
 
+/// Does the description say that the number is a year?
+fn about_a_year(slot: &Slot<'_>) -> bool {
+    ["the year", "specific year", "calendar year"].iter().any(|cue| slot.words.contains(cue))
+        && !slot.speaks_of(&["rate", "per", "amount", "cost", "revenue", "value"])
+}
+
 pub(super) fn in_range<'f>(f: &'f Filling<'_, '_>) -> impl Iterator<Item = &'f Number> {
     f.evidence.numbers.iter().filter(|n| f.inside(n.from, n.to)).take(96)
 }
@@ -183,11 +198,14 @@ pub(super) fn numbers(
     let wanted =
         slots.iter().filter(|s| s.required && matches!(s.kind, Kind::Integer | Kind::Number)).count();
     let enough = in_range(f).filter(|n| !n.weak).count() >= wanted.max(1);
-    for (rank, n) in in_range(f).enumerate() {
+    let mut next = 0;
+    for n in in_range(f) {
+        let rank = next;
+        next += usize::from(!(n.weak && enough));
         let mut score = number_score(f, slots, i, slot, n, rank);
         // "two numbers, 45 and 60": the numeral only counts them.
         if n.weak && enough && (slot.required || !slot.named(COUNTS)) {
-            score -= 0.8;
+            score -= 1.6;
         }
         if operands {
             score += 0.4;

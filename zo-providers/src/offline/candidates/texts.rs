@@ -167,6 +167,8 @@ pub(super) fn texts(
             list: 0,
         });
     }
+    // A description that lists the values leaves little room for others.
+    let listed = quoted_examples(slot) >= 3;
     let alone = slots.iter().filter(|s| s.kind == Kind::Text && s.required).count() <= 1;
     for span in f.evidence.spans.iter().filter(|s| f.inside(s.from, s.to)) {
         let Some(base) = base(slot.hint, span.look) else { continue };
@@ -203,6 +205,14 @@ pub(super) fn texts(
         if span.look == Look::Chunk && to - from == 1 && verbish(f.evidence.text.word(from)) {
             score -= 0.7;
         }
+        // "last 3 days" is a number, not a name.
+        let counted = |t: usize| f.evidence.numbers.iter().any(|n| n.from == t && !n.weak);
+        if span.look == Look::Chunk && slot.hint != Hint::Free && (from..span.to).any(counted) {
+            score -= 1.0;
+        }
+        if listed && !slot.required && span.look != Look::Quoted {
+            score -= 1.0;
+        }
         if span.look == Look::Chunk
             && ["in", "of", "for", "about", "with", "on", "like", "by", "to", "from", "at"]
                 .contains(&f.before(from).as_str())
@@ -231,28 +241,48 @@ pub(super) fn texts(
         {
             score += if slot.named(&["user", "my", "sender", "customer"]) { 2.0 } else { -0.5 };
         }
-        let region = (slot.hint == Hint::Place && places::wants_region(&slot.words))
-            .then(|| places::with_region(text))
+        let place = slot.hint == Hint::Place && matches!(span.look, Look::Name | Look::Chunk | Look::Quoted);
+        let fuller = place
+            .then(|| {
+                if places::wants_region(&slot.words) {
+                    places::with_region(text)
+                } else {
+                    places::long_name(text)
+                }
+            })
             .flatten();
-        let text = coded(slot, region.unwrap_or(text));
+        let wants_state = slot.named(&["state", "province"]) && !slot.named(&["city", "location"]);
+        if place && wants_state && region_of(f, slot, i, span, score, out) {
+            continue;
+        }
+        if place && slot.required && slot.named(&["country"]) {
+            country_of(i, span, text, score, out);
+        }
+        let text = coded(slot, fuller.unwrap_or_else(|| without_kind(slot, text)));
         out.push(Candidate { slot: i, from, to, score, value: json!(text), shared: false, list: span.list });
-        // "Denver, Colorado" as one place.
         if slot.hint == Hint::Place
             && span.look == Look::Name
             && !slot.named(&["state", "country", "city", "county", "district", "province"])
                 | slot.words.contains("state)")
                 | slot.words.contains("city and state")
                 | slot.words.contains("city, ")
+            && let Some((from, to)) = address(f, span)
         {
-            let next = f.evidence.spans.iter().find(|s| s.look == Look::Name && s.from == to + 1);
-            if let Some(next) = next.filter(|_| f.evidence.text.mark(to, ',')) {
-                let value = f.evidence.text.span(from, next.to);
+            let value = json!(f.evidence.text.span(from, to));
+            out.push(Candidate { slot: i, from, to, score: score + 0.3, value, shared: false, list: 0 });
+        }
+    }
+    if slot.named(&["path", "file", "filename", "filepath", "files"]) {
+        for span in f.evidence.spans.iter().filter(|s| s.to == s.from + 1 && f.inside(s.from, s.to)) {
+            let word = f.evidence.text.word(span.from);
+            if span::is_file(word) || (word.contains('/') && span.look == Look::Id) {
+                let score = 2.6 + f.context(slot, span.from, span.to).min(2.0);
                 out.push(Candidate {
                     slot: i,
-                    from,
-                    to: next.to,
-                    score: score + 0.3,
-                    value: json!(value),
+                    from: span.from,
+                    to: span.to,
+                    score,
+                    value: json!(word),
                     shared: false,
                     list: 0,
                 });
@@ -260,11 +290,13 @@ pub(super) fn texts(
         }
     }
     // A number as text: "ticket 12345".
-    if slot.hint == Hint::Id {
-        for n in in_range(f).filter(|n| !n.weak) {
+    let counts = slot.named(&["number", "num", "count", "quantity"]);
+    if slot.hint == Hint::Id || counts {
+        for n in in_range(f).filter(|n| !n.weak || counts) {
             let context = f.context(slot, n.from, n.to);
             if context > 1.5 {
-                let text = f.evidence.text.span(n.from, n.to);
+                let digits = n.value.to_string();
+                let text = if n.weak { digits.as_str() } else { f.evidence.text.span(n.from, n.to) };
                 out.push(Candidate {
                     slot: i,
                     from: n.from,
@@ -279,8 +311,112 @@ pub(super) fn texts(
     }
 }
 
+/// "Denver, Colorado" and "12 Hill Street, Leeds, UK" as one place: tokens of a name and of those that follow after
+/// commas, and the number of the house in front. Not a list of places.
+fn address(f: &Filling<'_, '_>, first: &Span) -> Option<(usize, usize)> {
+    const STREETS: &[&str] = &[
+        "street",
+        "st",
+        "avenue",
+        "ave",
+        "road",
+        "rd",
+        "boulevard",
+        "blvd",
+        "lane",
+        "ln",
+        "drive",
+        "way",
+        "square",
+        "place",
+        "court",
+        "highway",
+        "parkway",
+    ];
+    let text = &f.evidence.text;
+    let is_list = first.list != 0
+        && f.evidence
+            .spans
+            .iter()
+            .filter(|s| s.list == first.list && s.from > first.from)
+            .any(|s| s.from >= 1 && text.any(s.from - 1, &["and", "or", "&"]));
+    let mut to = first.to;
+    while !is_list
+        && to < first.from + 24
+        && text.mark(to, ',')
+        && let Some(next) = f.evidence.spans.iter().find(|s| s.look == Look::Name && s.from == to + 1)
+        && next.to <= f.range.end
+    {
+        to = next.to;
+    }
+    let street = (first.from..first.to).any(|i| text.any(i, STREETS));
+    let number = first.from.checked_sub(1).filter(|i| street && text.tokens.get(*i).is_some_and(|t| t.digit));
+    let from = number.unwrap_or(first.from);
+    (from < first.from || to > first.to).then_some((from, to))
+}
+
+/// "Camden District" for a slot that asks for a district: its kind is known.
+fn without_kind<'t>(slot: &Slot<'_>, text: &'t str) -> &'t str {
+    let Some((head, kind)) = text.rsplit_once(' ') else { return text };
+    let kind = kind.to_ascii_lowercase().replace('-', "");
+    let same = matches!(kind.as_str(), "district" | "subdistrict" | "county" | "province" | "prefecture")
+        && slot.name_words().replace(' ', "").contains(&kind);
+    if same { head } else { text }
+}
+
+/// The state that a name is, or that the city of that name is in.
+fn region_of(
+    f: &Filling<'_, '_>,
+    slot: &Slot<'_>,
+    i: usize,
+    span: &Span,
+    score: f32,
+    out: &mut Vec<Candidate>,
+) -> bool {
+    let text = span::value(&f.evidence.text, span.from, span.to);
+    let Some((name, code)) = places::state(text) else { return false };
+    let itself = name.eq_ignore_ascii_case(text) || code == text;
+    if !itself && !slot.required {
+        return false;
+    }
+    let coded =
+        slot.speaks_of(&["abbreviation", "abbreviated", "code", "two-letter", "postal", "ca", "ny", "tx"]);
+    let value = if itself && !coded {
+        json!(text)
+    } else if coded {
+        json!(code)
+    } else {
+        json!(name)
+    };
+    let score = if itself { score + 0.8 } else { 1.4 };
+    out.push(Candidate { slot: i, from: span.from, to: span.to, score, value, shared: !itself, list: 0 });
+    true
+}
+
+/// The country of a well-known city, for who must have one.
+fn country_of(i: usize, span: &Span, city: &str, score: f32, out: &mut Vec<Candidate>) {
+    if let Some(country) = places::country(city) {
+        let score = score.min(1.3);
+        out.push(Candidate {
+            slot: i,
+            from: span.from,
+            to: span.to,
+            score,
+            value: json!(country),
+            shared: true,
+            list: 0,
+        });
+    }
+}
+
 /// "Louvre Museum" goes to `museum`, not to `location`: a piece that holds the name of a slot is that slot's.
 pub(super) fn kinship(f: &Filling<'_, '_>, slots: &[Slot<'_>], i: usize, from: usize, to: usize) -> f32 {
+    let joined = |slot: &Slot<'_>| slot.name_words().replace(' ', "");
+    // "Ton Pao Subdistrict" is the sub-district's, not the district's.
+    let last = f.evidence.text.word(to.saturating_sub(1)).to_ascii_lowercase().replace('-', "");
+    if to - from >= 2 && last.len() > 6 && slots.get(i).is_some_and(|s| joined(s).starts_with(&last)) {
+        return 1.5;
+    }
     let holds = |slot: &Slot<'_>| {
         to - from >= 2
             && (from..to).any(|t| {
@@ -429,6 +565,12 @@ pub(super) fn stated(f: &Filling<'_, '_>, i: usize, slot: &Slot<'_>, out: &mut V
             out.push(Candidate { slot: i, from, to, score, value: json!(option), shared: false, list: 0 });
         }
     }
+}
+
+/// How many values the description gives in quotation marks.
+fn quoted_examples(slot: &Slot<'_>) -> usize {
+    let about = slot.words.as_str();
+    about.matches('\'').count().max(about.matches('"').count()).max(about.matches('`').count()) / 2
 }
 
 /// Quoted words of a description, and its lists after "e.g." and "options".

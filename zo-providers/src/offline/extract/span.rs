@@ -86,6 +86,12 @@ fn quotes(text: &Text<'_>, out: &mut Vec<Span>) -> Vec<bool> {
         match end {
             Some(end) if end > i + 1 => {
                 out.push(Span { from: i + 1, to: end, look: Look::Quoted, list: 0 });
+                // A quoted address is both a quotation and an address.
+                if end == i + 2
+                    && let Some(look) = address(text.word(i + 1))
+                {
+                    out.push(Span { from: i + 1, to: end, look, list: 0 });
+                }
                 covered.iter_mut().take(end + 1).skip(i).for_each(|c| *c = true);
                 i = end + 1;
             }
@@ -111,9 +117,29 @@ fn sentence_start(text: &Text<'_>, i: usize) -> bool {
     i.checked_sub(1).is_none_or(|j| text.ends_sentence(j) || text.mark(j, ':'))
 }
 
+/// Abbreviations that say what kind of value follows, and are none themselves.
+fn is_label(word: &str) -> bool {
+    matches!(
+        word,
+        "ID" | "IDs"
+            | "UUID"
+            | "GUID"
+            | "URL"
+            | "URI"
+            | "IP"
+            | "ISBN"
+            | "SKU"
+            | "PIN"
+            | "VIN"
+            | "API"
+            | "ISO"
+    )
+}
+
 fn names(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) {
     let capital = |i: usize| {
         text.tokens.get(i).is_some_and(|t| t.capital && free(i) && (!t.digit || t.end - t.start <= 3))
+            && !is_label(text.word(i))
             && !(text.word(i).len() > 1
                 && text.word(i).chars().all(char::is_uppercase)
                 && is_unit(text.word(i)))
@@ -184,20 +210,38 @@ fn singles(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) 
         if !free(i) {
             continue;
         }
-        let lower = || word.to_ascii_lowercase();
-        let look = if word.contains("://") || lower().starts_with("www.") {
-            Look::Url
-        } else if word.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.')) {
-            Look::Email
-        } else if is_domain(word) {
-            Look::Url
-        } else if is_code(word, token.digit) {
+        let look = if let Some(look) = address(word) {
+            look
+        } else if is_code(word, token.digit) || is_file(word) {
             Look::Id
         } else {
             continue;
         };
         out.push(Span { from: i, to: i + 1, look, list: 0 });
     }
+}
+
+fn address(word: &str) -> Option<Look> {
+    let www = word.get(..4).is_some_and(|w| w.eq_ignore_ascii_case("www."));
+    if word.contains("://") || www {
+        Some(Look::Url)
+    } else if word.split_once('@').is_some_and(|(a, b)| !a.is_empty() && b.contains('.')) {
+        Some(Look::Email)
+    } else {
+        is_domain(word).then_some(Look::Url)
+    }
+}
+
+/// A name with an ending, as files have: `report.pdf`, `main.rs`.
+pub(in crate::offline) fn is_file(word: &str) -> bool {
+    word.rsplit_once('.').is_some_and(|(stem, end)| {
+        (1..=5).contains(&end.len())
+            && end.bytes().all(|b| b.is_ascii_alphanumeric())
+            && end.starts_with(|c: char| c.is_ascii_lowercase())
+            && stem.len() > 1
+            && stem.contains(|c: char| c.is_alphabetic())
+            && !stem.contains('.')
+    })
 }
 
 /// Letters and digits in one word, or three digits and more, or words joined by `_` or `/`.
@@ -227,9 +271,18 @@ fn chunks(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) {
         while inside(end) && end < i + 8 && !has_possessive(text.word(end - 1)) {
             end += 1;
         }
+        let verb =
+            end == i + 1 && text.any(end, &["a", "an", "the", "my", "his", "her", "their", "its", "our"]);
+        let head = end == i + 1 && is_measure(text, i) && text.is(end, "of");
+        if verb || head {
+            previous = Some((i, end)).filter(|_| head);
+            i = end;
+            continue;
+        }
         out.push(Span { from: i, to: end, look: Look::Chunk, list: 0 });
-        // "theory of relativity" as well as its two halves.
+        // "theory of relativity" as well as its two halves, but not "basis of" and "amount of".
         if let Some((from, to)) = previous
+            && !is_measure(text, to - 1)
             && (text.is(to, "of") && (to + 1 == i || (to + 2 == i && text.is(to + 1, "the"))))
         {
             out.push(Span { from, to: end, look: Look::Chunk, list: 0 });
@@ -237,6 +290,19 @@ fn chunks(text: &Text<'_>, free: &impl Fn(usize) -> bool, out: &mut Vec<Span>) {
         previous = Some((i, end));
         i = end;
     }
+}
+
+/// A noun that stands before *of* and says nothing of its own.
+fn is_measure(text: &Text<'_>, i: usize) -> bool {
+    text.any(
+        i,
+        &[
+            "terms", "basis", "amount", "part", "kind", "kinds", "sort", "sorts", "type", "types", "list",
+            "lists", "number", "set", "sets", "piece", "pieces", "variety", "couple", "lot", "lots", "bit",
+            "case", "use", "form", "value", "values", "level", "levels", "rate", "pair", "pairs", "way",
+            "ways",
+        ],
+    )
 }
 
 /// Marks enumerations: neighbours of one look with only commas, *and*, *or* between them.
@@ -284,12 +350,9 @@ fn joined(text: &Text<'_>, from: usize, to: usize) -> bool {
 /// The piece as an argument: without articles in front and a possessive ending.
 pub(in crate::offline) fn value<'a>(text: &Text<'a>, from: usize, to: usize) -> &'a str {
     let mut span = text.span(from, to);
+    // A capital article is part of the name: *The Hague*.
     for article in ["the ", "a ", "an ", "my ", "our "] {
-        if let Some(rest) = span
-            .get(..article.len())
-            .filter(|h| h.eq_ignore_ascii_case(article))
-            .and_then(|_| span.get(article.len()..))
-        {
+        if let Some(rest) = span.strip_prefix(article) {
             span = rest;
             break;
         }

@@ -2,7 +2,7 @@
 
 use super::{
     FAMILY,
-    model::{Thinking, max_output, thinking, version},
+    model::{Thinking, can_be_forced, max_output, thinking, version},
 };
 use crate::wire::{
     media::{self, Shown, shown},
@@ -58,6 +58,8 @@ enum Block<'a> {
         text: Cow<'a, str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         citations: Option<&'a Value>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Thinking {
         thinking: &'a str,
@@ -75,18 +77,29 @@ enum Block<'a> {
         content: Vec<Block<'a>>,
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         is_error: bool,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Image {
         source: Source<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Document {
         source: Source<'a>,
         #[serde(skip_serializing_if = "Option::is_none")]
         title: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     #[serde(untagged)]
     Verbatim(&'a Value),
 }
+
+/// The prompt up to here is worth keeping: for five minutes, the API's default.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "ephemeral")]
+struct CacheControl {}
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -101,12 +114,21 @@ struct Tool<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
     input_schema: &'a Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControl>,
 }
 
 /// Longest answer when the caller sets none; the API insists on one. Models of which less is known get less.
 const MAX_TOKENS: u32 = 16_384;
 
-/// The body of a streamed answer to `request` by `model`.
+/// The body of an answer to `request` by `model`, streamed unless the request wants it [whole](Request::whole).
+///
+/// A conversation, and a request with tools, will be sent again with more at its end: the API is told to keep the prompt up
+/// to the tools, the system text, and the two newest turns of the user. The second last is where the prompt was kept the
+/// time before. A first question without tools is not kept, since that would cost a quarter more for nothing. Nor does it add
+/// marks where [`Request::extra`] holds some: four are the most, and one of a longer time may not follow a shorter one's.
+///
+/// Models that refuse a demand for a tool ([`ToolChoice::Required`], [`ToolChoice::Tool`]) are told in words.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`] for a file in the user's newest message that the API has no place for (of one in an older message,
@@ -156,7 +178,20 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
         messages.push(Out { role: "user", content: vec![Block::text(GO_ON)] });
     }
 
-    let choice = if request.tools.is_empty() { None } else { tool_choice(&request.tool_choice) };
+    let forced = match &request.tool_choice {
+        ToolChoice::Required => Some("Answer by calling at least one of the tools.".to_owned()),
+        ToolChoice::Tool(name) => Some(format!("Answer by calling the tool {name}.")),
+        _ => None,
+    };
+    let choice = match forced.filter(|_| !request.tools.is_empty() && !can_be_forced(model)) {
+        _ if request.tools.is_empty() => None,
+        // At the end, since thoughts hold only as long as nothing before them changes.
+        Some(ask) => {
+            push(&mut messages, Out { role: "user", content: vec![Block::text(marked_system(&ask))] });
+            None
+        }
+        None => tool_choice(&request.tool_choice),
+    };
     let known = max_output(model).map_or(MAX_TOKENS, |most| most.min(MAX_TOKENS));
     let mut max_tokens = request.max_tokens.unwrap_or(known);
     let mut output_config = Map::new();
@@ -185,31 +220,117 @@ pub fn encode(request: &Request, model: &str) -> Result<Vec<u8>> {
     let sampled = thinking.is_none() && !since((4, 7));
     let temperature = request.temperature.filter(|_| sampled);
     let top_p = request.top_p.filter(|_| sampled && !(temperature.is_some() && since((4, 1))));
+    let mut system: Vec<_> = system.into_iter().map(Block::text).collect();
+    let mut tools: Vec<_> = request
+        .tools
+        .iter()
+        .map(|t| Tool {
+            name: &t.name,
+            description: &t.description,
+            input_schema: &t.input,
+            cache_control: None,
+        })
+        .collect();
+    if (!tools.is_empty() || messages.iter().any(|m| m.role == "assistant")) && !marks(&request.extra) {
+        if let Some(tool) = tools.last_mut() {
+            tool.cache_control = Some(CacheControl {});
+        }
+        system.last_mut().map(Block::cache);
+        let users = messages.iter_mut().rev().filter(|m| m.role == "user");
+        users.take(2).filter_map(|m| m.content.last_mut()).for_each(Block::cache);
+    }
     let body = Body {
         model,
         max_tokens,
-        system: system.into_iter().map(Block::text).collect(),
+        system,
         messages,
-        tools: request
-            .tools
-            .iter()
-            .map(|t| Tool { name: &t.name, description: &t.description, input_schema: &t.input })
-            .collect(),
+        tools,
         tool_choice: choice,
         temperature,
         top_p,
         stop_sequences: &request.stop,
         thinking,
         output_config,
-        stream: true,
+        stream: !request.whole,
     };
     merge_extra(&body, &request.extra)
         .map_err(|e| Error::new(ErrorKind::Invalid, "anthropic.encode", format_args!("no JSON: {e}")))
 }
 
+/// Does the API refuse thoughts that were sent back? They hold for the very conversation, model and account that they came from:
+/// a prompt that changed, or a history that was shortened, makes them worthless.
+pub(crate) fn refuses_thoughts(e: &Error) -> bool {
+    let says = |word: &str| e.message().contains(word);
+    e.kind() == ErrorKind::Invalid && says("signature") && says("thinking")
+}
+
+/// The request without the model's thoughts; `None` where there are none.
+pub(crate) fn without_thoughts(request: &Request) -> Option<Request> {
+    let thought = |part: &Part| match part {
+        Part::Reasoning(_) => true,
+        Part::Opaque(replay) => text_of(&replay.data, "type").ends_with("thinking"),
+        _ => false,
+    };
+    if !request.messages.iter().flat_map(|m| &m.parts).any(thought) {
+        return None;
+    }
+    let mut bare = request.clone();
+    bare.messages.iter_mut().for_each(|m| m.parts.retain(|part| !thought(part)));
+    Some(bare)
+}
+
+/// The body that asks how many tokens the prompt of `request` has.
+///
+/// # Errors
+/// As [`encode`].
+pub fn count_body(request: &Request, model: &str) -> Result<Vec<u8>> {
+    let unreadable =
+        |e| Error::new(ErrorKind::Invalid, "anthropic.encode", format_args!("cannot be counted: {e}"));
+    let bytes = encode(request, model)?;
+    let mut body: BTreeMap<&str, &serde_json::value::RawValue> =
+        serde_json::from_slice(&bytes).map_err(unreadable)?;
+    body.retain(|key, _| ["model", "messages", "system", "tools", "tool_choice", "thinking"].contains(key));
+    serde_json::to_vec(&body).map_err(unreadable)
+}
+
+/// Reads the answer to [`count_body`].
+///
+/// # Errors
+/// [`ErrorKind::Corrupt`] when it holds no count.
+pub fn counted(body: &[u8]) -> Result<u64> {
+    let answer: Option<Value> = serde_json::from_slice(body).ok();
+    answer.and_then(|a| a.get("input_tokens")?.as_u64()).ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "anthropic.count", "the answer holds no count of tokens")
+    })
+}
+
+/// Do the caller's own fields say what is to be kept?
+fn marks(extra: &Map<String, Value>) -> bool {
+    fn marked(value: &Value) -> bool {
+        match value {
+            Value::Object(map) => map.contains_key("cache_control") || map.values().any(marked),
+            Value::Array(all) => all.iter().any(marked),
+            _ => false,
+        }
+    }
+    extra.contains_key("cache_control")
+        || ["tools", "system", "messages"].iter().any(|key| extra.get(*key).is_some_and(marked))
+}
+
 impl<'a> Block<'a> {
     fn text(text: impl Into<Cow<'a, str>>) -> Self {
-        Self::Text { text: text.into(), citations: None }
+        Self::Text { text: text.into(), citations: None, cache_control: None }
+    }
+
+    /// Marks the end of what is worth keeping.
+    fn cache(&mut self) {
+        if let Self::Text { cache_control, .. }
+        | Self::ToolResult { cache_control, .. }
+        | Self::Image { cache_control, .. }
+        | Self::Document { cache_control, .. } = self
+        {
+            *cache_control = Some(CacheControl {});
+        }
     }
 
     fn is_thought(&self) -> bool {
@@ -244,6 +365,7 @@ fn model_turn<'a>(parts: impl Iterator<Item = &'a Part>) -> Vec<Block<'a>> {
                         citations: own
                             .and_then(|r| r.data.get("citations"))
                             .filter(|c| c.as_array().is_some_and(|all| !all.is_empty())),
+                        cache_control: None,
                     }
                 }
                 Part::Reasoning(t) => {
@@ -346,7 +468,8 @@ fn host_turn<'a>(results: &[&'a ToolResult], said: &[Said<'a>]) -> Result<Vec<Bl
         .map(|result| {
             let mut content = vec![Block::text(result_text(result))];
             content.extend(result.media.iter().map(media_or_note));
-            Block::ToolResult { tool_use_id: wire_id(&result.id), content, is_error: result.is_error() }
+            let (tool_use_id, is_error) = (wire_id(&result.id), result.is_error());
+            Block::ToolResult { tool_use_id, content, is_error, cache_control: None }
         })
         .collect();
     for Said { role, parts, asked } in said {
@@ -387,9 +510,10 @@ fn media(media: &Media) -> Option<Block<'_>> {
     Some(match document {
         true => {
             let title = media.name.as_deref().filter(|name| !blank(name));
-            Block::Document { source, title: title.map(|name| name.chars().take(MAX_TITLE).collect()) }
+            let title = title.map(|name| name.chars().take(MAX_TITLE).collect());
+            Block::Document { source, title, cache_control: None }
         }
-        false => Block::Image { source },
+        false => Block::Image { source, cache_control: None },
     })
 }
 
@@ -466,7 +590,8 @@ mod tests {
             ],
         );
         let b = body(&r);
-        assert_eq!(b["system"], json!([{"type": "text", "text": "be brief"}]));
+        let kept = json!({"type": "ephemeral"});
+        assert_eq!(b["system"], json!([{"type": "text", "text": "be brief", "cache_control": kept}]));
         assert_eq!(b["max_tokens"], 16_384);
         let m = &b["messages"];
         assert_eq!(m.as_array().unwrap().len(), 3);
@@ -477,8 +602,64 @@ mod tests {
                 {"type": "tool_result", "tool_use_id": m[1]["content"][2]["id"], "is_error": true,
                     "content": [{"type": "text", "text": "no"}]},
                 {"type": "text", "text": "hurry"},
-                {"type": "text", "text": "<system>\nnote\n</system>"},
+                {"type": "text", "text": "<system>\nnote\n</system>", "cache_control": kept},
             ])
+        );
+    }
+
+    #[test]
+    fn the_prompt_is_kept_where_it_will_be_sent_again() {
+        let marks = |r: &Request| {
+            let b = body(r);
+            let marked = |v: &Value| v["cache_control"]["type"] == "ephemeral";
+            let last = |v: &Value| v.as_array().and_then(|all| all.last().map(marked)).unwrap_or_default();
+            let turns: Vec<bool> =
+                b["messages"].as_array().unwrap().iter().map(|m| last(&m["content"])).collect();
+            (last(&b["tools"]), last(&b["system"]), turns, b.to_string().matches("ephemeral").count())
+        };
+        let mut r = Request::new("", [Message::system("be brief"), Message::user("a")]);
+        assert_eq!(marks(&r), (false, false, vec![false], 0), "asked once, it would cost more");
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))].into();
+        assert_eq!(marks(&r), (true, true, vec![true], 3));
+        for text in ["b", "c"] {
+            r.messages.extend([Message::assistant("x"), Message::user(text)]);
+        }
+        // Where the turn before ended is found again; the limit of the API is four.
+        assert_eq!(marks(&r), (true, true, vec![false, false, true, false, true], 4));
+        assert_eq!(
+            serde_json::from_slice::<Value>(&count_body(&r, "m").unwrap()).unwrap()["max_tokens"],
+            Value::Null
+        );
+        // Who marks himself may have used up the four, and longer times must come first.
+        let hour = json!({"type": "ephemeral", "ttl": "1h"});
+        for (key, value) in [
+            ("system", json!([{"type": "text", "text": "x", "cache_control": hour}])),
+            ("tools", json!([{"name": "g", "input_schema": {"type": "object"}, "cache_control": hour}])),
+            ("cache_control", hour.clone()),
+        ] {
+            let mut r = r.clone();
+            r.extra.insert(key.into(), value);
+            assert_eq!(body(&r).to_string().matches("ephemeral").count(), 1, "{key}");
+        }
+        r.extra.insert("system".into(), json!("x"));
+        assert_eq!(body(&r).to_string().matches("ephemeral").count(), 3);
+        r.extra.clear();
+        assert_eq!(counted(br#"{"input_tokens": 7}"#).unwrap(), 7);
+        assert_eq!(counted(b"{}").unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn what_may_not_be_demanded_is_asked_for() {
+        let mut r = Request::new("", [Message::user("a")]);
+        r.tools = vec![ToolSpec::new("f", "", json!({"type": "object"}))].into();
+        r.tool_choice = ToolChoice::Tool("f".into());
+        let of = |model: &str| -> Value { serde_json::from_slice(&encode(&r, model).unwrap()).unwrap() };
+        assert_eq!(of("claude-opus-5")["tool_choice"], json!({"type": "tool", "name": "f"}));
+        let b = of("claude-opus-5-5");
+        assert!(b.get("tool_choice").is_none(), "{b}");
+        assert_eq!(
+            b["messages"][0]["content"][1]["text"],
+            "<system>\nAnswer by calling the tool f.\n</system>"
         );
     }
 

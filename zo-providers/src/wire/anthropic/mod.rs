@@ -8,7 +8,8 @@ mod encode;
 mod model;
 
 pub use decode::Messages;
-pub use encode::encode;
+pub use encode::{count_body, counted, encode};
+pub(crate) use encode::{refuses_thoughts, without_thoughts};
 pub use model::capabilities;
 
 /// The family of this wire's [`Replay`](zo_traits::Replay) data.

@@ -33,8 +33,17 @@ pub(super) fn thinking(model: &str) -> Thinking {
     }
 }
 
+/// May a call be demanded of it? Models that cannot but think refuse that: Claude 5.5, and Fable and Mythos since 5.1.
+pub(super) fn can_be_forced(model: &str) -> bool {
+    let since = if ["fable", "mythos"].iter().any(|name| model.contains(name)) { (5, 1) } else { (5, 5) };
+    version(model).is_none_or(|v| v < since)
+}
+
 /// Longest answer, in tokens, where it is known.
 pub(super) fn max_output(model: &str) -> Option<u32> {
+    if let Some(known) = crate::models::known(super::FAMILY, model) {
+        return known.capabilities.max_output;
+    }
     let version = version(model)?;
     Some(match version {
         (..=2, _) | (3, ..=4) => 4096,
@@ -79,5 +88,14 @@ mod tests {
         assert_eq!(thinking("claude-sonnet-4-6"), Thinking::Adaptive);
         assert_eq!(max_output("claude-opus-4-1"), Some(32_000));
         assert!(!capabilities("claude-3-opus-20240229").reasoning);
+        for (name, forced) in [
+            ("claude-opus-5", true),
+            ("claude-fable-5", true),
+            ("claude-fable-5-1", false),
+            ("claude-sonnet-5-5", false),
+            ("x", true),
+        ] {
+            assert_eq!(can_be_forced(name), forced, "{name}");
+        }
     }
 }

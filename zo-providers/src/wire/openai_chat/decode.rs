@@ -25,11 +25,12 @@ struct Chunk<'a> {
     #[serde(borrow, default)]
     model: Str<'a>,
     #[serde(borrow, default)]
-    choices: List<Choice<'a>>,
+    choices: List<Obj<Choice<'a>>>,
+    /// Boxed, as what follows: seldom there, and a chunk is moved about.
     #[serde(default)]
-    usage: Obj<Counts>,
+    usage: Obj<Box<Counts>>,
     #[serde(default)]
-    x_groq: Obj<Groq>,
+    x_groq: Obj<Box<Groq>>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     /// vLLM's flat errors say `"object": "error"`.
@@ -40,9 +41,9 @@ struct Chunk<'a> {
 #[derive(Deserialize)]
 struct Choice<'a> {
     #[serde(borrow, default)]
-    delta: Obj<Delta<'a>>,
+    delta: Obj<Box<Delta<'a>>>,
     #[serde(borrow, default)]
-    message: Obj<Delta<'a>>,
+    message: Obj<Box<Delta<'a>>>,
     #[serde(borrow, default)]
     finish_reason: Str<'a>,
     #[serde(default)]
@@ -62,7 +63,7 @@ struct Delta<'a> {
     #[serde(borrow, default)]
     refusal: Str<'a>,
     #[serde(borrow, default)]
-    tool_calls: List<CallDelta<'a>>,
+    tool_calls: List<Obj<CallDelta<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +145,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Thinking<'a> {
 #[derive(Deserialize)]
 struct Groq {
     #[serde(default)]
-    usage: Obj<Counts>,
+    usage: Obj<Box<Counts>>,
 }
 
 #[derive(Deserialize)]
@@ -296,12 +297,13 @@ impl Chat {
         }
         let mut any = false;
         // One answer was asked for; a second choice is not ours.
-        for choice in chunk.choices.0.into_iter().filter(|c| c.index.0.unwrap_or(0) == 0) {
+        let choices = chunk.choices.0.into_iter().filter_map(|c| c.0);
+        for choice in choices.filter(|c| c.index.0.unwrap_or(0) == 0) {
             any = true;
             let delta =
                 if whole { choice.message.0.or(choice.delta.0) } else { choice.delta.0.or(choice.message.0) };
             if let Some(delta) = delta {
-                self.delta(delta, out)?;
+                self.delta(*delta, out)?;
             }
             match choice.finish_reason.as_str() {
                 "" => {}
@@ -336,7 +338,7 @@ impl Chat {
             }
         }
         self.say(Prose::Refusal, delta.refusal.as_str(), out);
-        for call in delta.tool_calls.0 {
+        for call in delta.tool_calls.0.into_iter().filter_map(|c| c.0) {
             self.call(&call, out)?;
         }
         Ok(())

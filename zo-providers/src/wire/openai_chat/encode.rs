@@ -4,9 +4,10 @@ use crate::{
     dialect::{Dialect, EffortField, SchemaField, TokensField},
     wire::{
         media::{Shown, Source, is_picture, refused, shown},
+        openai::{generation, is_reasoning_model, is_strict},
         turns::{
             BEGINS, GO_ON, Said, Turn, alias, alternate, args_object, blank, check_choice, marked_system,
-            media_note, merge_extra, result_text, turns,
+            media_note, merge_extra, offered, result_text, turns, with_tools,
         },
     },
 };
@@ -156,7 +157,7 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
     let ask = schema.filter(|_| crowded || dialect.schema == SchemaField::JsonObject).map(|schema| {
         format!("Answer with one JSON object that obeys this JSON Schema, and nothing else:\n{schema}")
     });
-    let stream = !alone || crowded;
+    let stream = (!alone || crowded) && !request.whole;
     let messages = messages(request, dialect, family, ask)?;
     if messages.is_empty() {
         return Err(Error::new(
@@ -178,6 +179,8 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
     let effort = request.effort.as_ref().map(Effort::as_str);
     let reasoning_effort = match dialect.effort {
         EffortField::ReasoningEffort => effort,
+        EffortField::KnownModels => effort
+            .filter(|_| crate::models::known(&dialect.id, model).is_some_and(|m| m.capabilities.reasoning)),
         EffortField::ReasoningModels if reasons => openai_effort(request, model),
         EffortField::ReasoningModels | EffortField::None | EffortField::Reasoning => None,
     };
@@ -190,15 +193,7 @@ pub fn encode(request: &Request, model: &str, dialect: &Dialect, family: &str) -
     let body = Body {
         model,
         messages,
-        tools: request
-            .tools
-            .iter()
-            .filter(|spec| match &request.tool_choice {
-                ToolChoice::Tool(name) => dialect.tool_by_name || *name == spec.name,
-                _ => true,
-            })
-            .map(tool)
-            .collect(),
+        tools: offered(request, dialect).map(tool).collect(),
         tool_choice: if request.tools.is_empty() { None } else { tool_choice(&request.tool_choice, dialect) },
         temperature: request.temperature.filter(|_| sampled),
         top_p: request.top_p.filter(|_| sampled),
@@ -253,19 +248,6 @@ fn messages<'a>(
         out.splice(0..0, lead);
     }
     Ok(out)
-}
-
-/// For each turn: was a tool called between the question before it and the one after it?
-fn with_tools(turns: &[Turn<'_>]) -> Vec<bool> {
-    let spoke = |said: &Said<'_>| {
-        *said.role == Role::User && said.parts.iter().any(|p| p.as_text().is_none_or(|t| !blank(t)))
-    };
-    let asks = |turn: &Turn<'_>| matches!(turn, Turn::Host { said, .. } if said.iter().any(spoke));
-    let calls = |turn: &Turn<'_>| matches!(turn, Turn::Model(parts) if parts.iter().any(|p| matches!(p, Part::ToolCall(_))));
-    turns
-        .chunk_by(|_, next| !asks(next))
-        .flat_map(|span| std::iter::repeat_n(span.iter().any(calls), span.len()))
-        .collect()
 }
 
 fn model_turn<'a>(parts: &[&'a Part], dialect: &Dialect, family: &str, reasoning: bool) -> Option<Out<'a>> {
@@ -348,7 +330,7 @@ fn host_turn<'a>(
                 Part::Media(media) => pieces.push(match piece(media, dialect) {
                     Some(piece) => piece,
                     None if *asked && !is_picture(media) => {
-                        return Err(refused(media, "openai.encode", dialect.id));
+                        return Err(refused(media, "openai.encode", &dialect.id));
                     }
                     None => Piece::Text { text: media_note(media).into() },
                 }),
@@ -397,7 +379,7 @@ fn flush<'a>(users: &mut Vec<Vec<Piece<'a>>>, out: &mut Vec<Out<'a>>) {
 
 fn piece<'a>(media: &'a Media, dialect: &Dialect) -> Option<Piece<'a>> {
     let Shown { kind, source } = shown(media)?;
-    if dialect.media.is_some_and(|taken| !taken.contains(&&*kind)) {
+    if dialect.media.as_ref().is_some_and(|taken| taken.iter().all(|t| *t != *kind)) {
         return None;
     }
     let url = |data: &str| format!("data:{kind};base64,{data}");
@@ -435,8 +417,8 @@ fn tool(spec: &ToolSpec) -> Tool<'_> {
 fn tool_choice(choice: &ToolChoice, dialect: &Dialect) -> Option<Value> {
     match choice {
         ToolChoice::None => Some("none".into()),
-        ToolChoice::Required => Some(dialect.required.into()),
-        ToolChoice::Tool(_) if !dialect.tool_by_name => Some(dialect.required.into()),
+        ToolChoice::Required => Some(dialect.required.as_str().into()),
+        ToolChoice::Tool(_) if !dialect.tool_by_name => Some(dialect.required.as_str().into()),
         ToolChoice::Tool(name) => Some(json!({ "type": "function", "function": { "name": name } })),
         _ => None,
     }
@@ -457,54 +439,16 @@ fn wire_id<'a>(id: &'a str, dialect: &Dialect) -> Cow<'a, str> {
     }
 }
 
-/// OpenAI's reasoning models, by name: `o1`, `o3-mini`, `gpt-5`, a provider's prefix before it.
-fn is_reasoning_model(model: &str) -> bool {
-    let name = model.rsplit('/').next().unwrap_or(model);
-    let o_series = name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    o_series || (name.starts_with("gpt-5") && !name.contains("chat"))
-}
-
-/// `N` of OpenAI's `gpt-5.N`, 0 for plain `gpt-5`; `None` for other models.
-fn gpt5_minor(model: &str) -> Option<u32> {
-    let rest = model.rsplit('/').next().unwrap_or(model).strip_prefix("gpt-5")?;
-    let Some(minor) = rest.strip_prefix('.') else { return Some(0) };
-    let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
-    minor.get(..end)?.parse().ok()
-}
-
 /// How one of OpenAI's reasoning models is told to think.
 fn openai_effort<'a>(request: &'a Request, model: &str) -> Option<&'a str> {
-    let minor = gpt5_minor(model);
-    if minor.is_some_and(|n| n >= 4) && !request.tools.is_empty() {
+    let generation = generation(model);
+    if generation.is_some_and(|g| g >= (5, 4)) && !request.tools.is_empty() {
         return Some("none");
     }
     match request.effort.as_ref()? {
         // Only plain gpt-5 knows "minimal".
-        Effort::Minimal if minor != Some(0) => Some("low"),
+        Effort::Minimal if generation != Some((5, 0)) => Some("low"),
         effort => Some(effort.as_str()),
-    }
-}
-
-/// Does a schema already obey the rules of strict mode: every object closed, every property required? Only then is strict
-/// mode asked for; bending a schema to fit would change what it means.
-fn is_strict(schema: &Value) -> bool {
-    match schema {
-        Value::Object(map) => {
-            let object = map.get("type").is_some_and(|t| t == "object") || map.contains_key("properties");
-            let closed = !object
-                || map.get("additionalProperties") == Some(&Value::Bool(false))
-                    && map.get("properties").and_then(Value::as_object).is_some_and(|properties| {
-                        let required = map.get("required").and_then(Value::as_array);
-                        properties.keys().all(|k| required.is_some_and(|r| r.iter().any(|r| r == k.as_str())))
-                    });
-            closed
-                && map
-                    .iter()
-                    .filter(|(k, _)| !matches!(k.as_str(), "enum" | "const" | "default"))
-                    .all(|(_, v)| is_strict(v))
-        }
-        Value::Array(items) => items.iter().all(is_strict),
-        _ => true,
     }
 }
 
@@ -516,7 +460,7 @@ mod tests {
 
     fn body(request: &Request, dialect: &str) -> Value {
         let dialect = Dialect::named(dialect).unwrap();
-        serde_json::from_slice(&encode(request, "m", dialect, dialect.id).unwrap()).unwrap()
+        serde_json::from_slice(&encode(request, "m", dialect, &dialect.id).unwrap()).unwrap()
     }
 
     fn call(id: &str) -> ToolCall {
@@ -613,8 +557,8 @@ mod tests {
                 Message::user("still more"),
             ],
         );
-        for row in crate::DIALECTS.iter().filter(|d| d.family == crate::Family::Chat && d.id != "openai") {
-            let m = body(&r, row.id)["messages"].clone();
+        for row in crate::DIALECTS.iter().filter(|d| d.family == crate::Family::Chat && !d.mid_system) {
+            let m = body(&r, &row.id)["messages"].clone();
             assert_eq!(m[0], json!({"role": "system", "content": "a\n\nb"}), "{}", row.id);
             assert_eq!(
                 m[1],
@@ -786,7 +730,7 @@ mod tests {
         };
         let b = body(&of(media("image/png")), "openai");
         assert_eq!(b["messages"][0]["content"][1]["image_url"]["url"], "data:image/png;base64,QUJD");
-        let e = encode(&of(media("video/mp4")), "m", &Dialect::PLAIN, "x").unwrap_err();
+        let e = encode(&of(media("video/mp4")), "m", &Dialect::default(), "x").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Unsupported);
         let mut r = talk();
         if let Part::ToolResult(result) = &mut r.messages[3].parts[0] {
@@ -803,7 +747,7 @@ mod tests {
 
     #[test]
     fn nothing_to_say_is_an_error() {
-        let e = encode(&Request::new("", [Message::user("  ")]), "m", &Dialect::PLAIN, "x").unwrap_err();
+        let e = encode(&Request::new("", [Message::user("  ")]), "m", &Dialect::default(), "x").unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Invalid);
     }
 }
