@@ -155,6 +155,7 @@ fn local_address(address: String) -> String {
 }
 
 /// An address as it may be shown: without a login and what is asked of it.
+#[cfg(feature = "http")]
 fn shown(address: &str) -> String {
     let address = address.split('?').next().unwrap_or_default();
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
