@@ -373,12 +373,16 @@ impl ZoBuilder {
         }
         let own_transcript = self.transcript.is_none() && store.is_some();
         let (memory, transcript) = parts(store.clone(), self.memory, self.transcript).await?;
-        let mut chosen = choose(&cx, self.provider).await?;
+        let chosen = choose(&cx, self.provider).await?;
         #[cfg(feature = "http")]
-        if let Some(leaks) = &self.leaks {
-            use zo_providers::layer::{LayerExt, Scrub};
-            chosen.provider = Arc::new(chosen.provider.layer(Scrub::new(leaks.clone())));
-        }
+        let chosen = match &self.leaks {
+            Some(leaks) => {
+                use zo_providers::layer::{LayerExt, Scrub};
+                let provider = Arc::new(chosen.provider.layer(Scrub::new(leaks.clone())));
+                Choice { provider, ..chosen }
+            }
+            None => chosen,
+        };
 
         let mut skills = self.skills;
         if let Some(memory) = memory.clone().filter(|_| self.memory_tools) {
