@@ -5,64 +5,31 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     sync::{
         Arc,
-        atomic::{AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
-use zo_benches::{cpu, micros, rss_kib};
+use zo_benches::{
+    cpu,
+    heap::{self, Counting},
+    micros, rss_kib,
+};
 use zo_core::{Ask, Cx, Effect, Zo};
 use zo_testkit::{Scripted, Turn, tool};
-
-/// Sizes up to this are counted one by one.
-const SIZES: usize = 16 << 10;
-
-/// The system's allocator, counting what is alive.
-struct Counting;
-
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static BY_SIZE: [AtomicI64; SIZES] = [const { AtomicI64::new(0) }; SIZES];
-
-fn count(size: usize, n: i64) {
-    LIVE.fetch_add(n * size as i64, Ordering::Relaxed);
-    if let Some(of_size) = BY_SIZE.get(size) {
-        of_size.fetch_add(n, Ordering::Relaxed);
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counters allocate nothing.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 1);
-        // SAFETY: the caller's promises are the system's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(layout.size(), -1);
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(layout.size(), -1);
-        count(size, 1);
-        // SAFETY: as above.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 /// What is alive: bytes of heap, and KiB resident.
 fn alive() -> (i64, i64) {
-    (LIVE.load(Ordering::Relaxed), i64::try_from(rss_kib()).unwrap())
+    (heap::live(), i64::try_from(rss_kib()).unwrap())
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    heap::count_from_now();
     let agents: usize = std::env::args().nth(1).map_or(10_000, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| Some(dir.path().join(name));
@@ -106,8 +73,8 @@ async fn idle(name: &str, agents: usize, file: Option<std::path::PathBuf>, model
         all.push(zo.spawn(&cx, ask(i)).await.unwrap());
     }
     settle(&zo).await;
-    let sizes: Vec<i64> = BY_SIZE.iter().map(|n| n.load(Ordering::Relaxed)).collect();
-    let ((heap, rss), start) = (alive(), Instant::now());
+    let sizes = heap::blocks();
+    let ((bytes, rss), start) = (alive(), Instant::now());
     for i in 0..agents {
         all.push(zo.spawn(&cx, ask(100 + i)).await.unwrap());
     }
@@ -116,14 +83,12 @@ async fn idle(name: &str, agents: usize, file: Option<std::path::PathBuf>, model
     let (took, now) = (start.elapsed(), alive());
     println!(
         "  {name}: {:.0} bytes of heap an agent, {:.0} bytes resident; started in {:.1} us each",
-        (now.0 - heap) as f64 / agents as f64,
+        (now.0 - bytes) as f64 / agents as f64,
         (now.1 - rss) as f64 * 1024.0 / agents as f64,
         micros(took) / agents as f64,
     );
-    let mut parts: Vec<(i64, usize)> = (0..SIZES)
-        .map(|size| (BY_SIZE[size].load(Ordering::Relaxed) - sizes[size], size))
-        .filter(|(n, _)| *n * 2 > agents as i64)
-        .collect();
+    let mut parts = heap::grown(&sizes);
+    parts.retain(|(n, _)| *n * 2 > agents as i64);
     parts.sort_by_key(|(n, size)| -(*n * *size as i64));
     let shown: Vec<String> =
         parts.iter().take(12).map(|(n, size)| format!("{:.1} x {size}", *n as f64 / agents as f64)).collect();

@@ -2,6 +2,8 @@
 //! statistics.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod heap;
+
 use std::{
     collections::HashMap,
     io::{BufRead, BufReader, Write},

@@ -18,15 +18,18 @@ mod zo;
 
 use futures_util::StreamExt;
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
     process::Command,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
-use zo_benches::{MockServer, Pace, cpu, median, micros, percentile, rss_kib};
+use zo_benches::{
+    MockServer, Pace, cpu,
+    heap::{self, Counting},
+    median, micros, percentile, rss_kib,
+};
 use zo_core::{BoxStream, Result, StreamEvent, Zo};
 
 const QUESTION: &str = "What is 17 plus 23?";
@@ -438,7 +441,7 @@ fn held(server: &MockServer, only: &Only) {
 }
 
 fn hold(held: &str) {
-    COUNTS.store(true, Ordering::Relaxed);
+    heap::count_from_now();
     let (place, base) = held.split_once(' ').unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -446,16 +449,17 @@ fn hold(held: &str) {
         // What is there once is not the streams'.
         let warm = open_all(&client, 50, 25).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let sizes: Vec<i64> = BY_SIZE.iter().map(|n| n.load(Ordering::Relaxed)).collect();
-        let (heap, rss) = (LIVE.load(Ordering::Relaxed), rss_kib());
+        let sizes = heap::blocks();
+        let (bytes, rss) = (heap::live(), rss_kib());
         let all = open_all(&client, AT_ONCE, 25).await;
         // Every connection at its rest.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let n = AT_ONCE as i64;
-        let now = (LIVE.load(Ordering::Relaxed), rss_kib());
-        print!("{} {}", (now.0 - heap) / n, (now.1 - rss) as i64 * 1024 / n);
-        let mut blocks: Vec<(i64, usize)> = (0..SIZES)
-            .map(|size| ((BY_SIZE[size].load(Ordering::Relaxed) - sizes[size] + n / 2) / n, size))
+        let now = (heap::live(), rss_kib());
+        print!("{} {}", (now.0 - bytes) / n, (now.1 - rss) as i64 * 1024 / n);
+        let mut blocks: Vec<(i64, usize)> = heap::grown(&sizes)
+            .into_iter()
+            .map(|(count, size)| ((count + n / 2) / n, size))
             .filter(|(count, _)| *count > 0)
             .collect();
         blocks.sort_by_key(|(count, size)| -(count * *size as i64));
@@ -464,46 +468,6 @@ fn hold(held: &str) {
         }
         drop((all, warm));
     });
-}
-
-/// Sizes up to this are counted one by one.
-const SIZES: usize = 32 << 10;
-
-/// The system's allocator, counting what is alive where that is asked for.
-struct Counting;
-
-static COUNTS: AtomicBool = AtomicBool::new(false);
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static BY_SIZE: [AtomicI64; SIZES] = [const { AtomicI64::new(0) }; SIZES];
-
-fn count(size: usize, n: i64) {
-    if COUNTS.load(Ordering::Relaxed) {
-        LIVE.fetch_add(n * size as i64, Ordering::Relaxed);
-        if let Some(of_size) = BY_SIZE.get(size) {
-            of_size.fetch_add(n, Ordering::Relaxed);
-        }
-    }
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; the counters allocate nothing.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size(), 1);
-        // SAFETY: the caller's promises are the system's.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(layout.size(), -1);
-        // SAFETY: as above.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(layout.size(), -1);
-        count(size, 1);
-        // SAFETY: as above.
-        unsafe { System.realloc(at, layout, size) }
-    }
 }
 
 #[global_allocator]

@@ -34,6 +34,8 @@ mod dialect;
 mod offline;
 
 #[cfg(feature = "http")]
+mod calendar;
+#[cfg(feature = "http")]
 mod embedder;
 #[cfg(feature = "http")]
 mod http;

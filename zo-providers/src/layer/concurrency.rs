@@ -8,8 +8,7 @@ use std::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zo_traits::{
-    BoxStream, Capabilities, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, Stream, StreamEvent,
-    async_trait,
+    BoxStream, Cx, Error, ErrorKind, Provider, Request, Result, Stream, StreamEvent, async_trait,
 };
 
 const OP: &str = "layer.concurrency";
@@ -48,18 +47,6 @@ impl Layer for Concurrency {
             .map_err(|_| Error::new(ErrorKind::Unavailable, OP, "closed"))?;
         let inner = next.stream(cx, request).await?;
         Ok(Box::pin(Held { inner: Some(inner), permit: Some(permit) }))
-    }
-
-    fn capabilities(&self, next: &dyn Provider, model: &str) -> Capabilities {
-        next.capabilities(model)
-    }
-
-    async fn models(&self, next: &dyn Provider, cx: &Cx) -> Result<Vec<ModelInfo>> {
-        next.models(cx).await
-    }
-
-    async fn count_tokens(&self, next: &dyn Provider, cx: &Cx, request: &Request) -> Result<u64> {
-        next.count_tokens(cx, request).await
     }
 }
 

@@ -11,6 +11,7 @@
 //!
 //! Headers are hostile: what does not parse, is absurd or contradicts itself is as if it were not there.
 
+use crate::calendar::days;
 use std::{fmt, sync::Arc, time::Duration};
 use zo_traits::Timestamp;
 
@@ -229,18 +230,6 @@ fn number(text: &str) -> Option<i64> {
         .then(|| text.parse().ok())?
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
-fn days(year: i64, month: i64, day: i64) -> Option<i64> {
-    let leap = |y: i64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
-    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let at = usize::try_from(month.checked_sub(1)?).ok()?;
-    let valid = (1970..=9999).contains(&year) && (1..=*lengths.get(at)?).contains(&day);
-    // Leap years before `year`, less those before 1970.
-    let leaps = |y: i64| y / 4 - y / 100 + y / 400;
-    let year_days = (year - 1970) * 365 + leaps(year - 1) - leaps(1969);
-    valid.then(|| year_days + lengths.iter().take(at).sum::<i64>() + day - 1)
-}
-
 /// `"name";r=5;t=30` with the policy `"name";q=100;w=60`.
 fn structured(left: &str, policy: &str) -> Option<Window> {
     let of = |text: &str, key: &str| {
@@ -376,20 +365,6 @@ mod tests {
         ] {
             assert_eq!(with(limit, remaining, reset), None, "{limit} {remaining} {reset}");
         }
-    }
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        for (date, known) in [
-            ((1970, 1, 1), 0),
-            ((2000, 2, 29), 11_016),
-            ((2000, 3, 1), 11_017),
-            ((2023, 11, 14), 19_675),
-            ((2100, 3, 1), 47_541),
-        ] {
-            assert_eq!(days(date.0, date.1, date.2), Some(known), "{date:?}");
-        }
-        assert_eq!((days(2100, 2, 29), days(2023, 13, 1), days(2023, 0, 1)), (None, None, None));
     }
 
     proptest! {

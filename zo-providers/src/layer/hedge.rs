@@ -13,8 +13,7 @@ use std::{
     time::Duration,
 };
 use zo_traits::{
-    BoxStream, Capabilities, Cx, ModelInfo, Provider, Request, Reservation, Result, Spend, StreamEvent,
-    Usage, async_trait,
+    BoxStream, Cx, Provider, Request, Reservation, Result, Spend, StreamEvent, Usage, async_trait,
 };
 
 /// At most so many hedges at once out of what was saved up.
@@ -194,17 +193,5 @@ impl Layer for Hedge {
                 Err(first.or(second).unwrap_or_else(|| zo_traits::Error::cancelled("layer.hedge")))
             }
         }
-    }
-
-    fn capabilities(&self, next: &dyn Provider, model: &str) -> Capabilities {
-        next.capabilities(model)
-    }
-
-    async fn models(&self, next: &dyn Provider, cx: &Cx) -> Result<Vec<ModelInfo>> {
-        next.models(cx).await
-    }
-
-    async fn count_tokens(&self, next: &dyn Provider, cx: &Cx, request: &Request) -> Result<u64> {
-        next.count_tokens(cx, request).await
     }
 }

@@ -26,8 +26,8 @@ use std::{
     time::Duration,
 };
 use zo_traits::{
-    BoxStream, Capabilities, Clock, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, Stream,
-    StreamEvent, Usage, async_trait,
+    BoxStream, Clock, Cx, Error, ErrorKind, Provider, Request, Result, Stream, StreamEvent, Usage,
+    async_trait,
 };
 
 const OP: &str = "layer.rate_limit";
@@ -129,18 +129,6 @@ impl Layer for RateLimit {
                 Err(e)
             }
         }
-    }
-
-    fn capabilities(&self, next: &dyn Provider, model: &str) -> Capabilities {
-        next.capabilities(model)
-    }
-
-    async fn models(&self, next: &dyn Provider, cx: &Cx) -> Result<Vec<ModelInfo>> {
-        next.models(cx).await
-    }
-
-    async fn count_tokens(&self, next: &dyn Provider, cx: &Cx, request: &Request) -> Result<u64> {
-        next.count_tokens(cx, request).await
     }
 }
 

@@ -19,8 +19,7 @@ use std::{
     time::Duration,
 };
 use zo_traits::{
-    BoxStream, Capabilities, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, StreamEvent,
-    async_trait,
+    BoxStream, Cx, Error, ErrorKind, ModelInfo, Provider, Request, Result, StreamEvent, async_trait,
 };
 
 const OP: &str = "layer.retry";
@@ -193,10 +192,6 @@ impl Layer for Retry {
     ) -> Result<BoxStream<Result<StreamEvent>>> {
         let opened = self.again(cx, || peek::open(next, cx, request)).await?;
         Ok(opened.into_stream())
-    }
-
-    fn capabilities(&self, next: &dyn Provider, model: &str) -> Capabilities {
-        next.capabilities(model)
     }
 
     async fn models(&self, next: &dyn Provider, cx: &Cx) -> Result<Vec<ModelInfo>> {

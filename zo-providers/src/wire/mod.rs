@@ -18,6 +18,7 @@ pub mod sse;
 pub mod zo;
 
 mod bom;
+mod calls;
 mod decode;
 mod halves;
 mod lenient;

@@ -5,6 +5,7 @@
 
 use super::FAMILY;
 use crate::wire::{
+    calls::{Function, arguments},
     decode::{Codec, Framing, cut, unreadable},
     fault,
     lenient::{Count, List, Obj, Str},
@@ -53,14 +54,6 @@ struct Call<'a> {
     id: Str<'a>,
     #[serde(borrow, default)]
     function: Obj<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Str<'a>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
 }
 
 impl Line<'_> {
@@ -236,17 +229,6 @@ impl Codec for OllamaChat {
 fn replay(closed: Prose) -> Option<Replay> {
     // Nothing but the mark: the text itself is what goes back.
     (closed == Prose::Reasoning).then(|| Replay::new(FAMILY, Value::Object(serde_json::Map::new())))
-}
-
-/// The JSON text of arguments: an object; that text in a string from servers that only look like Ollama; or nothing.
-fn arguments(raw: &RawValue) -> Result<Cow<'_, str>> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str::<Str<'_>>(raw.get())
-            .map(|s| s.0)
-            .map_err(|e| unreadable("arguments", raw.get(), &e)),
-        Some(b'n') | None => Ok(Cow::Borrowed("")),
-        _ => Ok(Cow::Borrowed(raw.get())),
-    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! stream, `finish_reason` that stays `null` or empty to the end, a missing `[DONE]`.
 
 use crate::wire::{
+    calls::{Function, arguments, mint},
     decode::{Codec, cut, unreadable},
     fault,
     lenient::{Count, List, Obj, Str},
@@ -74,14 +75,6 @@ struct CallDelta<'a> {
     id: Str<'a>,
     #[serde(borrow, default)]
     function: Obj<Function<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    name: Str<'a>,
-    #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
 }
 
 /// `content`: text, or a list of parts.
@@ -520,22 +513,6 @@ fn finish_reason(reason: &str) -> FinishReason {
 fn replay(keep: bool, family: &str, closed: Prose) -> Option<Replay> {
     // Nothing but the mark: the text itself is what goes back.
     (keep && closed == Prose::Reasoning).then(|| Replay::new(family, Value::Object(serde_json::Map::new())))
-}
-
-/// An id for a call whose server gave none. The same answer gives the same id.
-fn mint(answer: &str, at: usize) -> String {
-    format!("call_{at}{}{answer}", if answer.is_empty() { "" } else { "_" })
-}
-
-/// The JSON text of arguments: they come as that text in a string, as an object, or as null.
-fn arguments(raw: &RawValue) -> Result<Cow<'_, str>> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str::<Str<'_>>(raw.get())
-            .map(|s| s.0)
-            .map_err(|e| unreadable("arguments", raw.get(), &e)),
-        Some(b'n') | None => Ok(Cow::Borrowed("")),
-        _ => Ok(Cow::Borrowed(raw.get())),
-    }
 }
 
 /// OpenRouter's `reasoning_details`, whose pieces are put together by type and index.

@@ -8,6 +8,7 @@
 //! Unknown events are skipped, unknown items kept.
 
 use crate::wire::{
+    calls::mint,
     decode::{Codec, cut, unreadable},
     fault,
     lenient::{Count, List, Obj, Str},
@@ -659,11 +660,6 @@ fn left<'a>(pieces: &str, all: &'a str) -> Result<&'a str> {
         "wire.decode",
         "the arguments of a tool call are others at its end than in its pieces",
     ))
-}
-
-/// An id for a call whose server gave none. The same answer gives the same id.
-fn mint(answer: &str, index: u64) -> String {
-    format!("call_{index}{}{answer}", if answer.is_empty() { "" } else { "_" })
 }
 
 #[cfg(test)]
