@@ -1,9 +1,13 @@
 //! Layers around scripted providers, on a clock that stands still until it is moved: nothing here really waits.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "common/jumping.rs"]
+mod jumping;
+
+use jumping::{Jumping, settle};
 use proptest::prelude::*;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -13,10 +17,10 @@ use std::{
 use zo_providers::layer::{
     Concurrency, Fallback, Headroom, HeadroomSink, Hedge, LayerExt, RateLimit, Retry, Window,
 };
-use zo_testkit::{Scripted, Turn, VirtualClock, polled};
+use zo_testkit::{Scripted, Turn, polled};
 use zo_traits::{
     BoxStream, Clock, Cx, Error, ErrorKind, FinishReason, Message, Provider, ProviderExt, Request, Response,
-    Result, StreamEvent, Timestamp, Usage, async_trait, stream_of,
+    Result, StreamEvent, Usage, async_trait, stream_of,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,68 +29,8 @@ fn cx(clock: &(impl Clock + Clone)) -> Cx {
     Cx::new("t").with_clock(Arc::new(clock.clone()))
 }
 
-/// A virtual clock that knows when the next sleeper is due.
-#[derive(Debug, Clone)]
-struct Jumping {
-    clock: VirtualClock,
-    due: Arc<Mutex<BTreeMap<Duration, usize>>>,
-}
-
-impl Jumping {
-    fn new() -> Self {
-        Self { clock: VirtualClock::at(0), due: Arc::default() }
-    }
-
-    /// Lets every task run until all wait, and moves on to when the next is due.
-    async fn jump(&self) {
-        settle().await;
-        let next = self.due.lock().unwrap().first_key_value().map(|(at, _)| *at);
-        if let Some(next) = next {
-            self.clock.advance(next.saturating_sub(self.clock.monotonic()));
-        }
-    }
-}
-
-struct Due<'a>(&'a Jumping, Duration);
-
-impl Drop for Due<'_> {
-    fn drop(&mut self) {
-        let mut due = self.0.due.lock().unwrap();
-        let n = due.get_mut(&self.1).unwrap();
-        *n -= 1;
-        if *n == 0 {
-            due.remove(&self.1);
-        }
-    }
-}
-
-#[async_trait]
-impl Clock for Jumping {
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    async fn sleep(&self, d: Duration) {
-        let at = self.monotonic() + d;
-        *self.due.lock().unwrap().entry(at).or_default() += 1;
-        let _due = Due(self, at);
-        self.clock.sleep(d).await;
-    }
-}
-
 fn ask(text: &str) -> Request {
     Request::new("m", [Message::user(text)])
-}
-
-/// Lets every task run until all wait.
-async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
 }
 
 mod rated {

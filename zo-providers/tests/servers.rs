@@ -14,6 +14,8 @@ mod chaos;
 mod defects;
 #[path = "servers/journal.rs"]
 mod journal;
+#[path = "common/jumping.rs"]
+mod jumping;
 #[path = "servers/rows.rs"]
 mod rows;
 #[path = "servers/scenarios.rs"]

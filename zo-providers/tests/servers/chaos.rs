@@ -5,6 +5,7 @@
 
 use super::{
     journal::{self, Entry},
+    jumping::Jumping,
     rows::{AIMOCK, AIMOCK_CHAT, Row},
 };
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ use zo_providers::layer::{Concurrency, Layer, LayerExt, Layered, RateLimit, Retr
 use zo_testkit::VirtualClock;
 use zo_traits::{
     Accumulator, BoxStream, Clock, Cx, ErrorKind, FinishReason, Part, Provider, ProviderExt, Request,
-    Response, Result, Stream, StreamEvent, Timestamp, async_trait,
+    Response, Result, Stream, StreamEvent, async_trait,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -38,80 +39,6 @@ const RATES: [(&str, &str); 4] = [
     ("x-aimock-chaos-ratelimit", "0.0882"),
     ("x-aimock-chaos-disconnect", "0.0968"),
 ];
-
-/// A virtual clock that knows when the next sleeper is due, and what is under way.
-#[derive(Debug, Clone)]
-pub(crate) struct Jumping {
-    clock: VirtualClock,
-    due: Arc<Mutex<BTreeMap<Duration, usize>>>,
-    busy: Arc<AtomicUsize>,
-    idle: Arc<Notify>,
-}
-
-impl Jumping {
-    pub(crate) fn new() -> Self {
-        Self { clock: VirtualClock::at(0), due: Arc::default(), busy: Arc::default(), idle: Arc::default() }
-    }
-
-    pub(crate) fn cx(&self) -> Cx {
-        Cx::new("chaos").with_clock(Arc::new(self.clone()))
-    }
-
-    /// Drives `work` to its end, moving on to the next sleeper whenever no request is under way.
-    pub(crate) async fn drive<T>(&self, work: impl Future<Output = T>) -> T {
-        let jumps = async {
-            loop {
-                // Lets every task run until all wait.
-                for _ in 0..50 {
-                    tokio::task::yield_now().await;
-                }
-                if self.busy.load(Ordering::SeqCst) > 0 {
-                    self.idle.notified().await;
-                    continue;
-                }
-                let next = self.due.lock().unwrap().first_key_value().map(|(at, _)| *at);
-                if let Some(next) = next {
-                    self.clock.advance(next.saturating_sub(self.clock.monotonic()));
-                }
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            () = jumps => unreachable!(),
-        }
-    }
-}
-
-struct Due<'a>(&'a Jumping, Duration);
-
-impl Drop for Due<'_> {
-    fn drop(&mut self) {
-        let mut due = self.0.due.lock().unwrap();
-        let n = due.get_mut(&self.1).unwrap();
-        *n -= 1;
-        if *n == 0 {
-            due.remove(&self.1);
-        }
-    }
-}
-
-#[async_trait]
-impl Clock for Jumping {
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.clock.monotonic()
-    }
-
-    async fn sleep(&self, d: Duration) {
-        let at = self.monotonic() + d;
-        *self.due.lock().unwrap().entry(at).or_default() += 1;
-        let _due = Due(self, at);
-        self.clock.sleep(d).await;
-    }
-}
 
 /// Right above the server: when each attempt began and what became of it.
 #[derive(Debug, Clone)]

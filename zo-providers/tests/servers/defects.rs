@@ -1,8 +1,9 @@
 //! What these servers brought to light and the providers do not do yet.
 
 use super::{
-    chaos::{Attempts, Jumping},
+    chaos::Attempts,
     journal,
+    jumping::Jumping,
     rows::{AIMOCK, AIMOCK_CHAT, Row},
 };
 use std::time::Duration;
